@@ -1,0 +1,3 @@
+"""millrace: model decisions as a stream, on Kafka."""
+
+__version__ = "0.1.0"

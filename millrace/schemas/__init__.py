@@ -1,0 +1,1 @@
+"""Nouns: events, topics, tables, plans, limits and errors. Imports the codec library alone."""
