@@ -1,0 +1,1 @@
+"""Places: Kafka, ClickHouse, model files, settings, telemetry and the one-machine stack."""

@@ -1,0 +1,257 @@
+"""One frozen tree of settings, from defaults, an optional TOML file and the environment, in that order.
+
+``MILLRACE_SETTINGS`` names the file. ``MILLRACE_<SECTION>__<KEY>`` sets one key (``MILLRACE_RUNNER__POLL_RECORDS=500``);
+``MILLRACE_KAFKA`` and ``MILLRACE_CLICKHOUSE`` are short for the two addresses. Unknown keys are refused by name.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import platformdirs
+from msgspec import Meta, Struct, field
+
+from millrace.schemas.errors import SettingsError
+from millrace.schemas.limits import Limits
+
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+Bytes = Annotated[int, Meta(ge=1)]
+Ratio = Annotated[float, Meta(ge=0, le=1)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class Secret:
+    """A value that is never shown: ``reveal()`` is the only way to it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('***')" if self._value else "Secret('')"
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of the tree: frozen, and refusing keys that it does not know."""
+
+
+class KafkaSettings(Section, frozen=True):
+    """Where Kafka is. ``client`` is handed to librdkafka as it stands (SASL, TLS and all that it knows)."""
+
+    address: str = ""
+    client: dict[str, str | int | float | bool] = {}
+    partitions: Count = 4
+    replication: Count = 1
+
+
+class ClickHouseSettings(Section, frozen=True):
+    """Where ClickHouse's HTTP interface is, e.g. ``http://127.0.0.1:8123``."""
+
+    address: str = ""
+    database: str = "millrace"
+    user: str = "default"
+    password: Secret = field(default_factory=Secret)
+
+
+class RunnerSettings(Section, frozen=True):
+    """How a data-plane worker polls, commits, holds and stops. The meaning of each stands in docs/operations.md."""
+
+    poll_records: Count = 5_000
+    gather_seconds: Seconds = 0.005
+    idle_seconds: Seconds = 0.2
+    transaction_timeout_seconds: Seconds = 15.0
+    commit_patience_seconds: Seconds = 30.0
+    tick_seconds: Seconds = 1.0
+    revoke_deadline_seconds: Seconds = 10.0
+    session_timeout_seconds: Seconds = 30.0
+    held_aside_records: Count = 20_000
+    fetch_queue_bytes: Bytes = 32 << 20
+    clock_skew_seconds: Seconds = 1.0
+    silence_seconds: Seconds = 3.0
+    identity_check_seconds: Seconds = 10.0
+    dead_letter_run: Count = 100
+    dead_letter_ratio: Ratio = 0.5
+    dead_letter_window_records: Count = 1_000
+
+
+class ModelSettings(Section, frozen=True):
+    """One model's own batch size, wait and how much of its features a prediction records (``all``, ``hash`` or a ratio)."""
+
+    batch_records: Count | None = None
+    wait_seconds: Seconds | None = None
+    features_recorded: str | None = None
+
+
+class InferenceSettings(Section, frozen=True):
+    """Micro-batches and the ONNX runtime. ``models`` overrides batch size and wait for one model by name."""
+
+    batch_records: Count = 1_024
+    wait_seconds: Seconds = 0.0
+    intra_op_threads: Count = 1
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    features_recorded: str = "all"
+    loaded_models: Count = 32
+    model_bytes: Bytes = 256 << 20
+    models: dict[str, ModelSettings] = {}
+
+
+class ArchiverSettings(Section, frozen=True):
+    """When a block is cut, and how long a writer owns the right to insert it."""
+
+    block_rows: Annotated[int, Meta(ge=1, le=50_000)] = 20_000
+    block_bytes: Bytes = 32 << 20
+    block_seconds: Seconds = 1.0
+    lease_seconds: Seconds = 30.0
+    insert_timeout_seconds: Seconds = 20.0
+    retry_seconds: Seconds = 1.0
+
+
+class EndpointSettings(Section, frozen=True):
+    """The embedded ClickHouse endpoint. Limits of the analyst user are caps: a query may ask for less, never for more."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8123
+    queries_at_once: Count = 8
+    analyst_queries_at_once: Count = 4
+    inserts_at_once: Count = 2
+    queue_seconds: Seconds = 30.0
+    connections: Count = 256
+    body_bytes: Bytes = 512 << 20
+    spool_bytes: Bytes = 1 << 30
+    result_bytes: Bytes = 1 << 30
+    memory_bytes: Bytes = 4 << 30
+    keep_alive_seconds: Seconds = 30.0
+    drain_seconds: Seconds = 20.0
+    password: Secret = field(default_factory=Secret)
+    analyst_password: Secret = field(default_factory=Secret)
+    analyst_execution_seconds: Seconds = 30.0
+    analyst_memory_bytes: Bytes = 1 << 30
+    analyst_threads: Count = 2
+
+
+class StackSettings(Section, frozen=True):
+    """The one-machine stack: its data folder and its ports (``port_base`` 0 means the standard ones)."""
+
+    data: str = ""
+    port_base: Port = 0
+    kafka_heap_bytes: Bytes = 512 << 20
+    restart_limit_seconds: Seconds = 30.0
+    ready_seconds: Seconds = 60.0
+
+    @property
+    def folder(self) -> Path:
+        """The data folder; by default in the user's state directory."""
+        return Path(self.data).expanduser() if self.data else Path(platformdirs.user_state_dir("millrace"))
+
+
+class ObjectsSettings(Section, frozen=True):
+    """Where model bytes lie that do not fit into a record: a folder that all workers share; by default in the data folder."""
+
+    folder: str = ""
+
+
+class TelemetrySettings(Section, frozen=True):
+    """Where a worker's metrics and health are served (port 0: not served) and how much is logged."""
+
+    host: str = "127.0.0.1"
+    port: Port = 0
+    log_level: str = "INFO"
+
+
+class Settings(Section, frozen=True):
+    """All settings of a process."""
+
+    topic_prefix: str = ""
+    ordinal: Annotated[int, Meta(ge=0)] = 0
+    kafka: KafkaSettings = KafkaSettings()
+    clickhouse: ClickHouseSettings = field(default_factory=ClickHouseSettings)
+    limits: Limits = Limits()
+    runner: RunnerSettings = RunnerSettings()
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
+    archiver: ArchiverSettings = ArchiverSettings()
+    endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    stack: StackSettings = StackSettings()
+    objects: ObjectsSettings = ObjectsSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @property
+    def objects_folder(self) -> Path:
+        """The folder of the object store."""
+        return Path(self.objects.folder).expanduser() if self.objects.folder else self.stack.folder / "objects"
+
+
+SHORT = {"MILLRACE_KAFKA": "kafka.address", "MILLRACE_CLICKHOUSE": "clickhouse.address", "MILLRACE_DATA": "stack.data"}
+
+
+def load(file: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings of this process; raise SettingsError naming the key and what it should be."""
+    env = os.environ if environ is None else environ
+    path = file or (Path(env["MILLRACE_SETTINGS"]) if env.get("MILLRACE_SETTINGS") else None)
+    tree = _from_file(path) if path else {}
+    for name, value in sorted(env.items()):
+        _put(tree, name, value)
+    return convert(tree)
+
+
+def convert(tree: Mapping[str, Any]) -> Settings:
+    """A tree of plain values as Settings; raise SettingsError for what it does not know or allow."""
+    try:
+        return msgspec.convert(tree, Settings, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"settings: {error}. Section names and keys are listed in docs/operations.md.") from None
+
+
+def to_plain(settings: Section) -> dict[str, Any]:
+    """The tree as plain values with secrets masked, for showing."""
+    plain: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=lambda secret: "***" if secret else "")
+    return plain
+
+
+def process_environment() -> dict[str, str]:
+    """A copy of this process's environment, for starting a child with it."""
+    return dict(os.environ)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"settings file {path}: {error.strerror}. Check MILLRACE_SETTINGS.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"settings file {path} is not TOML: {error}") from None
+
+
+def _put(tree: dict[str, Any], name: str, value: str) -> None:
+    if name == "MILLRACE_SETTINGS" or not name.startswith("MILLRACE_"):
+        return
+    *sections, key = (SHORT.get(name) or name.removeprefix("MILLRACE_").lower().replace("__", ".")).split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise SettingsError(f"{name}: {section} is a value, not a section")
+    tree[key] = value
+
+
+def _decode(wanted: type, value: object) -> object:
+    if wanted is Secret and isinstance(value, str):
+        return Secret(value)
+    raise TypeError(f"expected {wanted.__name__}")
