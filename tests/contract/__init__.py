@@ -1,0 +1,1 @@
+"""Do the real place and its stand-in behave alike?"""
