@@ -1,0 +1,1 @@
+"""Kafka: clients, provisioning, error triage and the transactional producer."""

@@ -1,0 +1,165 @@
+"""One slot's transactions: begin, produce, offsets, commit, and what to do when an answer does not come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from millrace.infra.kafka.triage import Verdict, verdict
+from millrace.infra.telemetry import CommitRepeated, ProducerReplaced
+from millrace.infra.telemetry.event import InternalEvent
+from millrace.schemas.errors import Fenced, MillraceError, Stop
+
+Delivery = Callable[[Any, Any], None]
+CALL_SECONDS = 5.0
+REFUSED = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_RECORD,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+"""Errors whose flags say abort, but which the same records would meet again."""
+
+
+class Aborted(MillraceError):
+    """The transaction did not happen, or is unknown and was resolved by a new producer: rewind to the committed offsets."""
+
+
+class Transactions:
+    """The transactional producer of a slot. At most one transaction is open; it begins with the first record that is produced.
+
+    ``make`` builds the producer, and builds it anew after a commit whose fate stayed unknown for ``patience_seconds``: the new one's
+    ``init_transactions`` fences the old one and waits until the broker has decided. ``at`` is called with the name of each point
+    that is passed; tests kill the process there. ``tell`` is told of what was repeated or replaced.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Producer],
+        patience_seconds: float,
+        at: Callable[[str], None] = lambda point: None,
+        tell: Callable[[InternalEvent], None] = lambda event: None,
+    ) -> None:
+        self._make = make
+        self._patience_seconds = patience_seconds
+        self._at = at
+        self._tell = tell
+        self._producer = make()
+        self._produce: Callable[..., None] = self._producer.produce
+        self._open = False
+
+    def start(self) -> None:
+        """Fence whoever held this slot, and wait until its pending transaction is decided. Waits for the broker as long as it takes."""
+        while self._attempt(lambda: self._producer.init_transactions(CALL_SECONDS)) is not None:
+            time.sleep(0.2)
+
+    def begin(self) -> None:
+        """Open a transaction, unless one is open."""
+        if not self._open:
+            self._call("begin", self._producer.begin_transaction)
+            self._open = True
+
+    def produce(
+        self, topic: str, value: bytes | None, key: Any, headers: Any, partition: int = -1, delivered: Delivery | None = None
+    ) -> None:
+        """Hand one record to the open transaction; waits while the client's queue is full. Raises Aborted."""
+        try:
+            if delivered is None:
+                self._produce(topic, value, key, partition, headers=headers)
+            else:
+                self._produce(topic, value, key, partition, headers=headers, on_delivery=delivered)
+        except BufferError:
+            self._wait_for_room()
+            self.produce(topic, value, key, headers, partition, delivered)
+        except KafkaException as error:
+            self._refuse(error, "produce")
+
+    def commit(self, offsets: Sequence[TopicPartition], group: Any, *, flush: bool = False) -> None:
+        """Commit what was produced together with the offsets; raises Aborted, Fenced or Stop.
+
+        ``flush`` waits for delivery reports first, for a caller that needs the offsets of what it produced.
+        """
+        self._at("before offsets")
+        self._call("offsets", lambda: self._producer.send_offsets_to_transaction(list(offsets), group, CALL_SECONDS))
+        self._at("after offsets")
+        if flush:
+            self._producer.flush(self._patience_seconds)
+        self._at("before commit")
+        self._call("commit", lambda: self._producer.commit_transaction(CALL_SECONDS))
+        self._open = False
+        self._at("after commit")
+
+    def abort(self) -> None:
+        """Give up the open transaction, if there is one; where that stays unanswered, a new producer's start does it."""
+        if self._open:
+            with suppress(Aborted):
+                self._call("abort", lambda: self._producer.abort_transaction(CALL_SECONDS))
+            self._open = False
+
+    def close(self) -> None:
+        """Abort what is open and let go of the producer."""
+        self.abort()
+        self._producer.close()
+
+    def _wait_for_room(self) -> None:
+        """Wait until part of the queue was sent."""
+        full, deadline = len(self._producer), time.monotonic() + self._patience_seconds
+        while len(self._producer) >= full:
+            if time.monotonic() > deadline:
+                raise Stop(
+                    "Kafka takes no records: the producer's queue stayed full. Check that the brokers are up, then restart the worker."
+                )
+            self._producer.poll(0.05)
+
+    def _call(self, name: str, call: Callable[[], Any]) -> None:
+        attempt, deadline = 1, time.monotonic() + self._patience_seconds
+        while (unanswered := self._attempt(call, name)) is not None:
+            if time.monotonic() > deadline:
+                self._replace(f"the answer to {name} stayed unknown: {unanswered.str()}")
+                raise Aborted(f"the answer to {name} stayed unknown; the producer was replaced")
+            attempt += 1
+            if name == "commit":
+                self._tell(CommitRepeated(attempt=attempt, code=unanswered.name()))
+
+    def _attempt(self, call: Callable[[], Any], name: str = "init") -> KafkaError | None:
+        """Make a call; the error after which it is to be repeated, or None."""
+        try:
+            call()
+        except KafkaException as error:
+            if verdict(error.args[0]) is not Verdict.RETRY:
+                self._refuse(error, name)
+            problem: KafkaError = error.args[0]
+            return problem
+        return None
+
+    def _refuse(self, error: KafkaException, name: str) -> None:
+        problem = error.args[0]
+        match verdict(problem):
+            case Verdict.FENCED:
+                raise Fenced(f"transaction {name}: another process runs in this slot ({problem.str()}). Give each worker its own ordinal.")
+            case Verdict.ABORT if name != "abort":
+                self._open = True
+                self.abort()
+                if problem.code() in REFUSED:
+                    raise Stop(f"Kafka refuses what was produced, and would again: {problem.str()} ({problem.name()})")
+                raise Aborted(f"transaction {name}: {problem.str()}")
+            case _:
+                raise Stop(f"transaction {name}: {problem.name()}: {problem.str()}")
+
+    def _replace(self, why: str) -> None:
+        self._tell(ProducerReplaced(reason=why))
+        abandoned, self._producer = self._producer, self._make()
+        self._produce = self._producer.produce
+        abandoned.purge()
+        self._open = False
+        self.start()
