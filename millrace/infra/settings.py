@@ -231,6 +231,11 @@ def process_environment() -> dict[str, str]:
     return dict(os.environ)
 
 
+def keep_to_itself() -> None:
+    """Nothing that millrace runs on reports to its maker: onnxruntime would, from the moment it is imported. What is set already stays."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 def _from_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
