@@ -1,0 +1,1 @@
+"""Verbs: what happens to an event. Pure functions and small state machines; no socket, clock or environment."""
