@@ -1,0 +1,1 @@
+"""People: one process each. The runner, the data-plane workers and the ``millrace`` command."""

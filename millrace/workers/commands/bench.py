@@ -1,0 +1,89 @@
+"""``millrace bench``: what millrace costs beside a bare loop, on this machine and one broker."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from millrace.infra.settings import load
+from millrace.workers.bench.options import Encoding, Network, Options, Shape
+from millrace.workers.commands.common import EXIT_PROBLEMS, Json, write_json
+
+Form = Annotated[Encoding, typer.Option("--format", help="How requests are encoded.")]
+Features = Annotated[Shape, typer.Option("--features", help="How requests carry their features.")]
+Model = Annotated[Network, typer.Option("--model", help="small: 100 -> 64 -> 1; policy: 263 -> 512 -> 512 -> 4.")]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="How often each loop is measured, in turns; the median counts.")]
+
+bench = typer.Typer(name="bench", help="Measure millrace against a bare loop, on this machine.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.add_typer(bench)
+
+
+@bench.command()
+def inference(
+    form: Form = Encoding.JSON,
+    features: Features = Shape.NAME,
+    model: Model = Network.SMALL,
+    requests: Annotated[int, typer.Option("--requests", min=1_000, help="How many requests each loop answers in a round.")] = 100_000,
+    rounds: Rounds = 3,
+    json: Json = False,
+) -> None:
+    """Requests a second of the bare loop and of the real worker, in turns. Exit code 1 where the ratio misses its target.
+
+    Without a Kafka address in the settings it starts a broker of its own in a temporary folder.
+    """
+    from millrace.workers.bench.throughput import compare
+
+    report = compare(load(), Options(form, features, model, requests, rounds), _tell)
+    if json:
+        write_json(report)
+    else:
+        _say(f"{report.model}, {report.encoding}, features by {report.features}, {report.requests:,} requests, {rounds} rounds in turns")
+        for name, rates in (("bare loop", report.bare), ("inference", report.inference)):
+            _say(f"  {name:10} {rates.median:10,.0f} requests/s  {rates.microseconds:7.2f} us a request")
+        _say(f"  ratio      {report.ratio:10.3f}  (target {report.target_ratio} or more: {'met' if report.met else 'MISSED'})")
+    if not report.met:
+        raise typer.Exit(EXIT_PROBLEMS)
+
+
+@bench.command()
+def latency(
+    rate: Annotated[float, typer.Option("--rate", min=1, help="Requests a second.")] = 1_000,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long it measures, after a warm-up.")] = 10,
+    form: Form = Encoding.JSON,
+    features: Features = Shape.NAME,
+    model: Model = Network.SMALL,
+    rounds: Rounds = 3,
+    json: Json = False,
+) -> None:
+    """From when a request is due to when a committed reader has its answer, at a steady rate. Exit code 1 where p99 misses its target.
+
+    Requests are due on a schedule that nothing slows down (open loop), so that a pause counts for all whom it made wait.
+    """
+    from millrace.workers.bench.latency import compare
+
+    report = compare(load(), Options(form, features, model, rounds=rounds), rate, seconds, _tell)
+    if json:
+        write_json(report)
+    else:
+        _say(f"{model}, {form}, features by {features}, {rate:,.0f} requests/s for {seconds:g} s, {rounds} rounds in turns")
+        for name, one in (("bare loop", report.bare), ("inference", report.inference)):
+            _say(f"  {name:10} p50 {one.p50_ms:7.1f} ms   p99 {one.p99_ms:7.1f} ms   p99.9 {one.p999_ms:7.1f} ms")
+        _say(f"  p99 ratio  {report.p99_ratio:.3f}  (target {report.target_ratio} or less: {'met' if report.met else 'MISSED'})")
+    if not report.met:
+        raise typer.Exit(EXIT_PROBLEMS)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _tell(line: str) -> None:
+    """Progress, on a terminal alone."""
+    if sys.stderr.isatty():
+        sys.stderr.write(line + "\n")

@@ -1,0 +1,307 @@
+"""The commands that talk to Kafka, run as a person runs them: arguments, exit codes, what is printed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from typer.testing import CliRunner
+
+from millrace.infra.kafka import clients
+from millrace.infra.kafka.offsets import reset
+from millrace.infra.kafka.provision import provision
+from millrace.infra.kafka.publish import Outgoing, publish
+from millrace.infra.kafka.tail import From, Spot, Tail
+from millrace.infra.models.networks import perceptron
+from millrace.infra.settings import Settings, convert
+from millrace.schemas.errors import MillraceError
+from millrace.schemas.samples import DEAD_LETTER, PREDICTION
+from millrace.schemas.topics import DEAD_LETTERS, PREDICTIONS
+from millrace.schemas.wire import codec
+from millrace.workers.cli import app
+from millrace.workers.experiment_file import EXAMPLE
+from tests.stack import Broker
+
+runner = CliRunner()
+
+
+def live_in(monkeypatch: pytest.MonkeyPatch, broker: Broker, prefix: str, data: Path) -> None:
+    """Make this process's environment that of a person with this prefix; no stack that happens to run here is found."""
+    monkeypatch.delenv("MILLRACE_CLICKHOUSE", raising=False)
+    for key, value in {
+        "MILLRACE_KAFKA": broker.address,
+        "MILLRACE_TOPIC_PREFIX": prefix,
+        "MILLRACE_DATA": str(data),
+        "MILLRACE_KAFKA__PARTITIONS": "2",
+        "MILLRACE_RUNNER__SESSION_TIMEOUT_SECONDS": "1",
+    }.items():
+        monkeypatch.setenv(key, value)
+
+
+@pytest.fixture
+def prefix(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The prefix of a person who has topics of their own."""
+    name = f"t{uuid.uuid4().hex[:8]}-"
+    live_in(monkeypatch, broker, name, tmp_path)
+    run("provision")
+    return name
+
+
+@pytest.fixture(scope="module")
+def shared_prefix(broker: Broker) -> str:
+    """The prefix of topics that stay empty: for tests in which nothing may be written."""
+    name = f"t{uuid.uuid4().hex[:8]}-"
+    provision(convert({"topic_prefix": name, "kafka": {"address": broker.address, "partitions": 2}}))
+    return name
+
+
+@pytest.fixture
+def empty(broker: Broker, shared_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a person whose topics are empty."""
+    live_in(monkeypatch, broker, shared_prefix, tmp_path)
+
+
+@pytest.fixture
+def settings(broker: Broker, prefix: str) -> Settings:
+    return convert({"topic_prefix": prefix, "kafka": {"address": broker.address, "partitions": 2}})
+
+
+def run(*arguments: str, stdin: str | None = None, fails: int = 0) -> str:
+    """What a command prints; fails unless it ends with this exit code. An error raised on purpose is given as its text."""
+    result = runner.invoke(app, list(arguments), input=stdin)
+    if isinstance(result.exception, MillraceError):
+        from millrace.workers.cli import exit_code
+
+        assert exit_code(result.exception) == fails, result.exception
+        return str(result.exception)
+    assert result.exit_code == fails, result.output
+    return result.output
+
+
+def run_json(*arguments: str, stdin: str | None = None) -> Any:
+    return json.loads(run(*arguments, "--json", stdin=stdin))
+
+
+def test_provision_says_what_it_made_and_then_that_all_was_there(prefix: str) -> None:
+    assert run_json("provision") == []
+    assert "everything was there" in run("provision")
+    assert {row["topic"]: row["partitions"] for row in run_json("topics", "list")}[f"{prefix}models"] == 1
+
+
+def test_produce_checks_every_line_before_it_publishes_any(empty: None) -> None:
+    said = run("topics", "produce", "requests", stdin='{"id":"1","unit_id":"u"}\n{"id":2,"unit_id":"u"}\n', fails=2)
+    assert said == "record 2: Expected `str`, got `int` - at `$.id`. Nothing was published."
+    assert run("topics", "tail", "requests") == ""
+
+
+def test_produce_and_tail_in_both_formats(prefix: str) -> None:
+    run("topics", "produce", "requests", '{"id":"1","unit_id":"u","model":"m","features":{"a":1.5}}', "--key", "k")
+    lines = '{"id":"2","unit_id":"u","model":"m","vector":[1,0.5]}\n\n{"id":"3","unit_id":"u","model":"m","vector":[2]}\n'
+    places = run_json("topics", "produce", "requests", "--format", "msgpack", stdin=lines)
+    assert [place["topic"] for place in places] == ["requests", "requests"]
+    seen = [json.loads(line) for line in run("topics", "tail", "requests", "--json", "--from", "earliest").splitlines()]
+    values = {record["value"]["id"]: record["value"] for record in seen}
+    assert values["1"]["features"] == {"a": 1.5}
+    assert values["2"]["vector"] == [1.0, 0.5]
+    assert {record["key"] for record in seen} == {"k", "u"}
+    assert "requests/" in run("topics", "tail", "requests", "--max", "1")
+    assert run("topics", "tail", "requests", "--from", "latest") == ""
+
+
+def test_tail_follows_what_comes_until_it_has_enough(prefix: str, settings: Settings) -> None:
+    later = threading.Timer(1.0, publish, (settings, [Outgoing("requests", b"k", b'{"id":"late","unit_id":"u"}')]))
+    later.start()
+    try:
+        seen = run("topics", "tail", "requests", "--from", "latest", "--follow", "--max", "1", "--json")
+    finally:
+        later.join()
+    assert json.loads(seen)["value"]["id"] == "late"
+
+
+def test_tail_shows_what_cannot_be_decoded_and_why(prefix: str, settings: Settings) -> None:
+    publish(settings, [Outgoing("requests", b"\xff\x01", b"not json"), Outgoing("requests", None, b'{"id":5,"unit_id":"u"}')])
+    records = [json.loads(line) for line in run("topics", "tail", "requests", "--json").splitlines()]
+    by_key = {record["key"]: record for record in records}
+    assert by_key["0xff01"]["raw"] == "not json"
+    assert by_key[None]["value"]["id"] == 5
+    assert "$.id" in by_key[None]["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("topics", "produce", "models", "{}"), "models is written by millrace alone: publish to requests, outcomes"),
+        (("topics", "produce", "nothing", "{}"), "nothing is no topic of millrace"),
+        (("topics", "tail", "nothing"), "does not exist"),
+        (("topics", "tail", "requests", "--from", "yesterday"), "use earliest, latest, an offset, or -N"),
+        (("offsets", "reset", "nobody", "--to", "earliest"), "no role 'nobody' reads with a group: use one of inference, archiver"),
+        (("offsets", "reset", "inference", "--to", "now"), "use earliest, latest, commits or an offset"),
+        (("offsets", "reset", "inference", "--to", "0", "--topic", "models"), "inference does not read 'models': it reads requests"),
+        (("offsets", "reset", "inference", "--to", "commits"), "has no transaction of inference"),
+        (("models", "show", "m"), "no model is called 'm'; there are: none yet"),
+        (("models", "route", "m", "1"), "no model is called 'm'"),
+        (("experiments", "start", "e"), "no experiment is called 'e'; there are: none yet"),
+        (("dead-letters", "show", "x"), "no dead letter has the id or place 'x'"),
+        (("dead-letters", "allow", "inference"), "held at its dead-letter cap"),
+        (("predict", "m"), "give the features either by name"),
+        (("predict", "m", "--features", "{a:1}"), "--features is not JSON"),
+        (("predict", "m", "--vector", "[1]", "--context", "7"), "this is no request: Expected `object`, got `int` - at `$.context`"),
+    ],
+)
+def test_wrong_usage_says_what_to_do(empty: None, arguments: tuple[str, ...], said: str) -> None:
+    assert said in run(*arguments, fails=2)
+
+
+def test_a_model_from_file_to_route(prefix: str, tmp_path: Path) -> None:
+    file = tmp_path / "m.onnx"
+    file.write_bytes(perceptron([3, 4, 1]))
+    assert "it serves all requests" in run("models", "add", "m", str(file), "--features", "a,b,c", "--defaults", "c=1.5")
+    added = run_json("models", "add", "m", str(file))
+    assert (added["version"], added["routed"], added["features"]) == (2, False, ["f0", "f1", "f2"])
+    assert [(row["version"], row["serves"]) for row in run_json("models", "list")] == [(1, "100%"), (2, "-")]
+    run("models", "route", "m", "1", "--share", "2=0.25")
+    assert [(row["version"], row["serves"]) for row in run_json("models", "list")] == [(1, "75%"), (2, "25%")]
+    run("models", "route", "m", "2", "--shadow", "1")
+    shown = run_json("models", "show", "m")
+    assert shown["versions"][0]["defaults"] == {"c": 1.5}
+    assert [route["version"] for route in shown["routes"]] == [1, 2, 3]
+    assert "it has 1, 2" in run("models", "route", "m", "3", fails=2)
+    assert "must be above 0" in run("models", "route", "m", "1", "--share", "2=1", fails=2)
+
+
+def test_a_model_too_large_for_a_record_goes_to_the_object_store(prefix: str, tmp_path: Path) -> None:
+    small, large = perceptron([263, 512, 160, 4]), perceptron([263, 512, 512, 4])
+    for name, data in (("small", small), ("large", large)):
+        (tmp_path / f"{name}.onnx").write_bytes(data)
+    inline = run_json("models", "add", "small", str(tmp_path / "small.onnx"))
+    stored = run_json("models", "add", "large", str(tmp_path / "large.onnx"))
+    assert len(small) < 900_000 < len(large)
+    assert inline["location"] == "in the record"
+    assert stored["location"] == f"sha256:{stored['digest']}"
+    (kept,) = (tmp_path / "objects" / stored["digest"][:2]).iterdir()
+    assert kept.read_bytes() == large
+
+
+@pytest.mark.parametrize(
+    ("more", "said", "code"),
+    [
+        (["--features", "a,b"], "takes 3 features, 2 are named", 1),
+        (["--defaults", "z=1"], "names 'z', which is none of the model's features", 2),
+        (["--defaults", "f0=nan"], "no finite number", 2),
+        (["--outputs", "a=b:c"], "is not `tensor`", 2),
+    ],
+)
+def test_a_model_that_does_not_fit_is_not_added(empty: None, tmp_path: Path, more: list[str], said: str, code: int) -> None:
+    file = tmp_path / "m.onnx"
+    file.write_bytes(perceptron([3, 4, 1]))
+    assert said in run("models", "add", "m", str(file), *more, fails=code)
+    assert run_json("models", "list") == []
+
+
+def test_an_experiment_from_file_to_stopped(prefix: str, tmp_path: Path) -> None:
+    file = tmp_path / "e.toml"
+    file.write_text(EXAMPLE)
+    assert "names the model 'approve', which has no route: add it with `millrace models add approve FILE.onnx`" in run(
+        "experiments", "create", str(file), fails=2
+    )
+    file.write_text('name = "e"\n[[variants]]\nname = "a"\n[[variants]]\nname = "b"\n')
+    run("experiments", "create", str(file))
+    assert "exists: edit it with `millrace experiments update" in run("experiments", "create", str(file), fails=2)
+    run("experiments", "start", "e")
+    assert "is running already" in run("experiments", "start", "e", fails=2)
+    file.write_text('name = "e"\n[[variants]]\nname = "b"\n[[variants]]\nname = "a"\n')
+    assert "`variants` cannot be changed so" in run("experiments", "update", str(file), fails=2)
+    file.write_text('name = "e"\n[[variants]]\nname = "a"\nweight = 3\n[[variants]]\nname = "b"\n')
+    assert "a 75%, b 25%" in run("experiments", "update", str(file))
+    run("experiments", "pause", "e")
+    run("experiments", "start", "e")
+    run("experiments", "stop", "e")
+    assert "stays so" in run("experiments", "start", "e", fails=2)
+    assert [plan["state"] for plan in run_json("experiments", "show", "e")] == [
+        "draft", "running", "running", "paused", "running", "stopped"
+    ]  # fmt: skip
+    assert [(plan["name"], plan["version"]) for plan in run_json("experiments", "list")] == [("e", 6)]
+
+
+def test_dead_letters_are_listed_and_shown_whole(prefix: str, settings: Settings) -> None:
+    letters = [replace(DEAD_LETTER, id=str(n), offset=n, worker=worker) for n, worker in ((1, "inference"), (2, "intake"))]
+    publish(settings, [Outgoing("dead-letters", b"requests", codec(DEAD_LETTERS).encode(letter)) for letter in letters])
+    assert [row["place"] for row in run_json("dead-letters", "list")] == ["requests/3@1", "requests/3@2"]
+    assert [row["id"] for row in run_json("dead-letters", "list", "--worker", "intake")] == ["2"]
+    shown = run_json("dead-letters", "show", "requests/3@2")
+    assert (shown["reason"], shown["value"], shown["key"]) == (DEAD_LETTER.reason, '{"id":"order-1729","unit_id":42}', "customer-42")
+    assert shown["headers"]["content-type"] == "application/json"
+    assert "order-1729" in run("dead-letters", "show", "1")
+
+
+def test_an_allowance_reaches_to_the_end_of_the_held_partition(prefix: str, settings: Settings) -> None:
+    publish(settings, [Outgoing("requests", key.encode(), b"{}") for key in "abcdefgh"])  # these keys reach both partitions
+    ends = {row["partition"]: row["through"] for row in run_json("dead-letters", "allow", "inference", "--all")}
+    assert sum(through + 1 for through in ends.values()) == 8
+    name = f"{prefix}requests"
+    reset(settings, "inference", [name], 0)
+    hold(settings, name, partition=1)
+    (given,) = run_json("dead-letters", "allow", "inference")
+    assert (given["partition"], given["through"]) == (1, ends[1])
+    written = [json.loads(line)["value"] for line in run("topics", "tail", "allowances", "--json").splitlines()]
+    assert [allowance["version"] for allowance in written] == list(range(1, len(written) + 1))
+    assert {allowance["worker"] for allowance in written} == {"inference"}
+
+
+def hold(settings: Settings, name: str, partition: int) -> None:
+    """Commit what a worker commits that is held at its cap."""
+    from confluent_kafka import TopicPartition
+
+    consumer = clients.group_consumer(settings, clients.Slot("inference", 0))
+    at_cap = json.dumps({"topic_id": "x", "run": settings.runner.dead_letter_run, "seen": 100, "dead": 100})
+    consumer.commit(offsets=[TopicPartition(name, partition, 0, metadata=at_cap)], asynchronous=False)
+    consumer.close()
+
+
+def test_predict_waits_for_its_own_answer_and_no_shadows(prefix: str, settings: Settings) -> None:
+    answering = threading.Thread(target=answer_first_request, args=(settings,))
+    answering.start()
+    try:
+        answer = run_json("predict", "m", "--features", '{"a": 1}', "--unit", "u7", "--timeout", "20")
+    finally:
+        answering.join()
+    assert (answer["unit_id"], answer["model"], answer["outputs"]) == ("u7", "m", {"probability": 0.25})
+
+
+def answer_first_request(settings: Settings) -> None:
+    """What inference does, for one request: a shadow's answer, somebody else's, then the one that is waited for."""
+    watched = Tail(settings, "requests", Spot(place=From.EARLIEST))
+    try:
+        request = json.loads(next(iter(watched.for_seconds(20))).value or b"")
+    finally:
+        watched.close()
+    mine = replace(PREDICTION, request_id=request["id"], unit_id=request["unit_id"], model=request["model"], outputs={"probability": 0.25})
+    answers = [replace(mine, shadow=True), replace(mine, request_id="another", shadow=False), replace(mine, shadow=False)]
+    publish(settings, [Outgoing("predictions", b"k", codec(PREDICTIONS).encode(each)) for each in answers])
+
+
+def test_predict_says_that_nobody_answered(prefix: str) -> None:
+    said = run("predict", "m", "--vector", "[1]", "--timeout", "0.5", fails=1)
+    assert "was published, but not answered within 0.5 s" in said
+
+
+def test_asyncapi_in_both_forms() -> None:
+    assert run_json("asyncapi")["asyncapi"] == "3.0.0"
+    assert run("asyncapi").startswith("asyncapi: 3.0.0\n")
+
+
+def test_no_kafka_is_exit_code_3_and_one_line(tmp_path: Path) -> None:
+    environment = {"MILLRACE_DATA": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "millrace", "topics", "list"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    assert result.returncode == 3
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert "millrace up" in result.stderr
