@@ -22,7 +22,7 @@ from millrace.schemas.assignment import Assignment
 from millrace.schemas.errors import Never
 from millrace.schemas.experiment import Condition, Plan, State, Variant
 from millrace.schemas.request import Request
-from millrace.streams.control import Versions
+from millrace.schemas.versions import Versions
 from millrace.streams.target import predicate
 
 _hash = xxhash.xxh64_intdigest

@@ -7,6 +7,7 @@ one call, and the numbers reach numpy through a MessagePack encoding, in which e
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -120,11 +121,9 @@ class FeatureReader:
     def _from_objects(self, form: Form, raws: list[bytes]) -> Matrix | None:
         """Names that the model does not know make the strict decoder fail; then all are looked at, and those are skipped."""
         joined = _joined(form, raws)
-        try:
+        with suppress(*UNREADABLE):
             if form in self._objects:
                 return self._matrix(list(map(_as_tuple, self._objects[form](joined))))
-        except UNREADABLE:
-            pass
         try:
             rows: list[dict[str, float]] = self._dicts[form](joined)
         except UNREADABLE:
@@ -138,10 +137,8 @@ class FeatureReader:
     def _picked(self, rows: list[dict[str, float]]) -> list[Sequence[float]]:
         """The model's features of each row in their order; NaN stands for a missing one."""
         if len(self._names) > 1:
-            try:
+            with suppress(KeyError):
                 return list(map(itemgetter(*self._names), rows))
-            except KeyError:
-                pass
         missing = float("nan")
         return [[row.get(name, missing) for name in self._names] for row in rows]
 

@@ -10,7 +10,7 @@ import msgspec
 from millrace.schemas.errors import Never
 from millrace.schemas.limits import Limits
 from millrace.schemas.model import ModelVersion, Route
-from millrace.streams.control import Versions
+from millrace.schemas.versions import Versions
 from millrace.streams.features import FeatureReader
 from millrace.streams.microbatch import Model
 from millrace.streams.routes import Routes, Serving, Target

@@ -64,10 +64,15 @@ class Poll:
         """Whether the record is refused."""
         return isinstance(next(iter(self.facts[i]), None), Refused)
 
+    def miss(self, places: Iterable[int]) -> None:
+        """What was assigned for these was not exposed; a refusal stays as it is."""
+        for i in places:
+            self.facts[i] = [unexposed(fact) if isinstance(fact, Emit) else fact for fact in self.facts[i]]
+
     def fail(self, i: int, target: Target, status: Status, error: str, *, shadow: bool = False) -> None:
         """Answer without outputs. Unless it is a shadow that has none, what was assigned was not exposed."""
         if not shadow:
-            self.facts[i] = [unexposed(fact) for fact in self.facts[i] if isinstance(fact, Emit)]
+            self.miss([i])
         self.facts[i].append(self.answers.failed(self.records[i], target, status, error, shadow=shadow))
 
 
@@ -136,6 +141,7 @@ class Decide:
         for model, places in _by_model(poll).items():
             if model is None:
                 self._judge(poll, places)
+                poll.miss(_late(poll, places))
             elif (serving := self._fleet.serving(model)) is not None:
                 self._line_up(poll, serving, _in_time(poll, serving, places))
             else:
@@ -234,9 +240,14 @@ def _by_model(poll: Poll) -> dict[str | None, Sequence[int]]:
 
 def _in_time(poll: Poll, serving: Serving, places: Sequence[int]) -> Sequence[int]:
     """Answer those whose deadline has passed, and give the others."""
-    now, requests = poll.answers.now, poll.requests
-    late = {i for i in places if (deadline := requests[i].deadline) is not None and deadline < now}
+    late = set(_late(poll, places))
     for i in sorted(late):
-        target = serving.choose(requests[i].unit_id.encode())
+        target = serving.choose(poll.requests[i].unit_id.encode())
         poll.fail(i, target, Status.EXPIRED, "the deadline had passed")
     return [i for i in places if i not in late] if late else places
+
+
+def _late(poll: Poll, places: Iterable[int]) -> list[int]:
+    """Those whose deadline has passed."""
+    now, requests = poll.answers.now, poll.requests
+    return [i for i in places if (deadline := requests[i].deadline) is not None and deadline < now]

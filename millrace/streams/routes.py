@@ -6,8 +6,8 @@ from bisect import bisect_right
 from collections.abc import Container
 
 from millrace.schemas.model import Route
+from millrace.schemas.versions import Versions
 from millrace.streams.assign import bounds, bucket
-from millrace.streams.control import Versions
 
 Target = tuple[str, int]
 """A model's name and version."""

@@ -111,6 +111,14 @@ class TestDeadline:
     def test_the_features_of_a_late_request_are_not_looked_at(self) -> None:
         assert predictions_of(decide(), self.late(1, features={"a": 1.0}))[0].status is Status.EXPIRED
 
+    def test_a_late_request_without_a_model_was_not_exposed(self) -> None:
+        step = decide(None, None, manifest(), route(), plan("e1"), plan("e2"))
+        on_time = request(least(2, deadline=NOW, model=None))
+        facts = facts_of(step, self.late(1, model=None), on_time, self.late(3, model=None, features={"a": "x"}))
+        exposed = [(one.request_id, one.experiment, one.exposed) for one in assignments_of(facts)]
+        assert exposed == [("r-1", "e1", False), ("r-1", "e2", False), ("r-2", "e1", True), ("r-2", "e2", True)]
+        assert [type(fact) for fact in facts] == [Emit] * 4 + [Refused]
+
 
 class TestErrors:
     def failed(self, step: Any, *records: Any) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
@@ -15,12 +15,14 @@ from millrace.infra.kafka.identity import Identity
 from millrace.infra.kafka.positions import Place, Position, committed, with_metadata
 from millrace.infra.kafka.triage import fenced, passing
 from millrace.infra.settings import Settings
-from millrace.schemas.errors import Fenced, MillraceError, NotCoPartitioned, OffsetsLost, Stop
+from millrace.schemas.errors import Fenced, MillraceError, NotCoPartitioned, OffsetsLost, Stop, Unavailable
 from millrace.schemas.record import Record
 from millrace.schemas.topics import Topic
 
 LOST = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 SEEK_TRIES = 40
+POSITIONS_SECONDS = 60.0
+DROP_RECORDS = 10_000
 
 
 class Listener(Protocol):
@@ -42,13 +44,31 @@ class Poll(Struct):
     ends: dict[Place, int]
 
 
-class Inputs:
-    """A static member of the role's group over one or more topics. ``co_partitioned``: they are joined and must be so."""
+def at_positions(positions: Mapping[Place, Position]) -> dict[Place, int]:
+    """Read on from the committed offsets."""
+    return {place: position.offset for place, position in positions.items()}
 
-    def __init__(self, settings: Settings, slot: Slot, topics: Iterable[Topic], listener: Listener, *, co_partitioned: bool = True) -> None:
+
+class Inputs:
+    """A static member of the role's group over one or more topics.
+
+    ``co_partitioned``: they are joined and must be so. ``begin`` says from which offsets to read, given the committed positions.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        slot: Slot,
+        topics: Iterable[Topic],
+        listener: Listener,
+        *,
+        co_partitioned: bool = True,
+        begin: Callable[[Mapping[Place, Position]], dict[Place, int]] = at_positions,
+    ) -> None:
         self._settings = settings
         self._listener = listener
         self._co_partitioned = co_partitioned
+        self._begin = begin
         self._names = {full_name(settings, topic): topic.name for topic in topics}
         self._infos: dict[str, TopicInfo] = {}
         self._consumer: Consumer = group_consumer(settings, slot)
@@ -115,9 +135,16 @@ class Inputs:
             if place in self._owned:
                 self._seek(TopicPartition(*place, offset))
 
-    def committed(self, places: Iterable[Place]) -> dict[Place, Position]:
-        """The committed positions, after pending transactions were decided."""
-        return committed(self._consumer, sorted(places), {name: info.topic_id for name, info in self._infos.items()}, 10.0)
+    def committed(self) -> dict[Place, Position]:
+        """The committed positions of all that is owned, after pending transactions were decided; waits for Kafka as long as it takes.
+
+        Polls meanwhile and drops what comes, which is read again from these positions: a client that does not poll can lose its only
+        broker for good, because fetched records hold on to one that left the metadata for a moment and its successor waits for them.
+        """
+        while (positions := self._committed(sorted(self._owned), 2.0)) is None:
+            self._gathered = []
+            self._take(DROP_RECORDS, 0.1)
+        return positions
 
     def last_known_end(self, place: Place) -> int:
         """The end offset of a place as the last fetch told it; -1001 where none did yet."""
@@ -205,12 +232,28 @@ class Inputs:
         places = [(part.topic, part.partition) for part in partitions]
         try:
             self._check_joined(places)
-            positions = self.committed(places) if places else {}
-            consumer.assign([TopicPartition(*place, position.offset) for place, position in positions.items()])
+            positions = self._assigned_positions(places)
+            consumer.assign([TopicPartition(*place, offset) for place, offset in self._begin(positions).items()])
             self._owned, self.joined = set(places), True
             self._listener.assigned(positions)
         except MillraceError as error:
             self._error = error
+
+    def _assigned_positions(self, places: list[Place]) -> dict[Place, Position]:
+        """Where to begin. A callback may not poll, so it may not wait for ever either."""
+        deadline = time.monotonic() + POSITIONS_SECONDS
+        while (positions := self._committed(places, 10.0)) is None:
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"Kafka did not tell the group's committed offsets within {POSITIONS_SECONDS:g} s; start the worker again"
+                )
+            time.sleep(0.1)
+        return positions
+
+    def _committed(self, places: list[Place], seconds: float) -> dict[Place, Position] | None:
+        if not places:
+            return {}
+        return committed(self._consumer, places, {name: info.topic_id for name, info in self._infos.items()}, seconds)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._give_up(partitions, lost=False)

@@ -16,7 +16,7 @@ from millrace.infra.settings import Settings
 from millrace.schemas.errors import Unavailable
 
 PATIENCE_SECONDS = 20.0
-LONGEST_SLEEP_SECONDS = 0.01
+POLL_EVERY = 100
 
 
 class Bare(Struct, frozen=True):
@@ -47,9 +47,11 @@ def publish_paced(settings: Settings, topic: str, records: Sequence[Bare], per_s
         if error is not None:
             failures.append(error.str())
 
-    for at, record in zip(due, records, strict=True):
-        _wait(client, at)
+    for number, (at, record) in enumerate(zip(due, records, strict=True)):
+        time.sleep(max(0.0, at - time.monotonic()))
         _hand_over(client, name, record, delivered)
+        if number % POLL_EVERY == 0:
+            client.poll(0)
     left = client.flush(PATIENCE_SECONDS)
     if failures or left:
         reason = failures[0] if failures else f"no answer within {PATIENCE_SECONDS:g} s"
@@ -65,10 +67,3 @@ def _hand_over(client: Producer, name: str, record: Bare, delivered: Callable[[K
             return
         except BufferError:
             client.poll(0.1)
-
-
-def _wait(client: Producer, due: float) -> None:
-    """Let the time pass until a record is due, serving acknowledgements meanwhile."""
-    while (left := due - time.monotonic()) > 0:
-        client.poll(min(left, LONGEST_SLEEP_SECONDS))
-    client.poll(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 
 import msgspec
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
@@ -44,12 +43,14 @@ _decode = msgspec.json.Decoder(Metadata).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def committed(consumer: Consumer, places: list[Place], topic_ids: dict[str, str], seconds: float) -> dict[Place, Position]:
-    """The committed position of each place, after pending transactions were decided.
+def committed(consumer: Consumer, places: list[Place], topic_ids: dict[str, str], seconds: float) -> dict[Place, Position] | None:
+    """The committed position of each place, after pending transactions were decided; None where Kafka did not answer in time.
 
     Raises OffsetsLost where there is none, TopicRecreated where it belongs to a topic of another id.
     """
     answers = _fetch(consumer, places, seconds)
+    if answers is None:
+        return None
     return {(answer.topic, answer.partition): _checked(answer, topic_ids[answer.topic]) for answer in answers}
 
 
@@ -58,14 +59,13 @@ def with_metadata(place: Place, position: Position) -> TopicPartition:
     return TopicPartition(place[0], place[1], position.offset, _encode(position.metadata).decode())
 
 
-def _fetch(consumer: Consumer, places: list[Place], seconds: float) -> list[TopicPartition]:
-    while True:
-        try:
-            return list(consumer.committed([TopicPartition(*place) for place in places], seconds))
-        except KafkaException as error:
-            if not passing(error.args[0]):
-                raise Stop(f"Kafka did not tell the committed offsets of the group: {error.args[0].str()}") from None
-            time.sleep(0.1)
+def _fetch(consumer: Consumer, places: list[Place], seconds: float) -> list[TopicPartition] | None:
+    try:
+        return list(consumer.committed([TopicPartition(*place) for place in places], seconds))
+    except KafkaException as error:
+        if not passing(error.args[0]):
+            raise Stop(f"Kafka did not tell the committed offsets of the group: {error.args[0].str()}") from None
+        return None
 
 
 def _checked(answer: TopicPartition, topic_id: str) -> Position:

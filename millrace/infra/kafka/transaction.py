@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 
+from millrace.infra.kafka.positions import Place, Position, with_metadata
 from millrace.infra.kafka.triage import Verdict, verdict
 from millrace.infra.telemetry import CommitRepeated, ProducerReplaced
 from millrace.infra.telemetry.event import InternalEvent
@@ -16,6 +17,8 @@ from millrace.schemas.errors import Fenced, MillraceError, Stop
 
 Delivery = Callable[[Any, Any], None]
 CALL_SECONDS = 5.0
+STUCK_SECONDS = 3 * CALL_SECONDS
+"""After this a call is taken never to return: ``send_offsets_to_transaction`` does not keep its time-out (librdkafka issue 5456)."""
 REFUSED = frozenset(
     {
         KafkaError.MSG_SIZE_TOO_LARGE,
@@ -57,6 +60,18 @@ class Transactions:
         self._producer = make()
         self._produce: Callable[..., None] = self._producer.produce
         self._open = False
+        self._since: float | None = None
+        self._abandoned = False
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a call to Kafka has overrun every time-out: asked from another thread."""
+        since = self._since
+        return since is not None and time.monotonic() - since > STUCK_SECONDS
+
+    def abandon(self) -> None:
+        """Let go of a call that does not return, from another thread: should it ever, it goes no further. Another object takes over."""
+        self._abandoned = True
 
     def start(self) -> None:
         """Fence whoever held this slot, and wait until its pending transaction is decided. Waits for the broker as long as it takes."""
@@ -84,13 +99,14 @@ class Transactions:
         except KafkaException as error:
             self._refuse(error, "produce")
 
-    def commit(self, offsets: Sequence[TopicPartition], group: Any, *, flush: bool = False) -> None:
-        """Commit what was produced together with the offsets; raises Aborted, Fenced or Stop.
+    def commit(self, positions: Mapping[Place, Position], group: Any, *, flush: bool = False) -> None:
+        """Commit what was produced together with the group's positions; raises Aborted, Fenced or Stop.
 
         ``flush`` waits for delivery reports first, for a caller that needs the offsets of what it produced.
         """
         self._at("before offsets")
-        self._call("offsets", lambda: self._producer.send_offsets_to_transaction(list(offsets), group, CALL_SECONDS))
+        offsets = [with_metadata(place, position) for place, position in positions.items()]
+        self._call("offsets", lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS))
         self._at("after offsets")
         if flush:
             self._producer.flush(self._patience_seconds)
@@ -133,6 +149,7 @@ class Transactions:
 
     def _attempt(self, call: Callable[[], Any], name: str = "init") -> KafkaError | None:
         """Make a call; the error after which it is to be repeated, or None."""
+        self._since = time.monotonic()
         try:
             call()
         except KafkaException as error:
@@ -140,13 +157,20 @@ class Transactions:
                 self._refuse(error, name)
             problem: KafkaError = error.args[0]
             return problem
+        finally:
+            self._since = None
+            if self._abandoned:
+                raise Aborted("a call returned after it was given up")
         return None
 
     def _refuse(self, error: KafkaException, name: str) -> None:
         problem = error.args[0]
         match verdict(problem):
             case Verdict.FENCED:
-                raise Fenced(f"transaction {name}: another process runs in this slot ({problem.str()}). Give each worker its own ordinal.")
+                raise Fenced(
+                    f"transaction {name}: another process runs in this slot, or Kafka was away for longer than the transaction "
+                    f"lived ({problem.str()}). Start it again; give each worker its own ordinal."
+                )
             case Verdict.ABORT if name != "abort":
                 self._open = True
                 self.abort()
