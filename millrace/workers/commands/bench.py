@@ -83,6 +83,28 @@ def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
+@bench.command()
+def archive(
+    rows: Annotated[int, typer.Option("--rows", min=20_000, help="How many records are archived.")] = 600_000, json: Json = False
+) -> None:
+    """Rows a second from Kafka into ClickHouse, beside the same rows as ready blocks. Exit code 1 where a target is missed.
+
+    Without addresses in the settings it starts a broker and a ClickHouse of its own in a temporary folder.
+    """
+    from millrace.workers.bench.archive import compare
+
+    report = compare(load(), rows, _tell)
+    if json:
+        write_json(report)
+    else:
+        _say(f"{report.rows:,} requests and predictions with 20 features")
+        _say(f"  raw insert {report.raw:10,.0f} rows/s")
+        _say(f"  archiver   {report.archiver:10,.0f} rows/s  (target {report.target_rows:,} or more)")
+        _say(f"  ratio      {report.ratio:10.3f}  (target {report.target_ratio} or more: {'met' if report.met else 'MISSED'})")
+    if not report.met:
+        raise typer.Exit(EXIT_PROBLEMS)
+
+
 def _tell(line: str) -> None:
     """Progress, on a terminal alone."""
     if sys.stderr.isatty():

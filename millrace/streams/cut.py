@@ -1,0 +1,56 @@
+"""Where a block of records ends: at so many rows or bytes, at the edge of a table partition, or when it has waited long enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from millrace.schemas.record import Record
+
+HEADER_BYTES = 64
+"""What a record weighs in memory besides its key and value, headers included."""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """When a block is cut, and how long its writer owns the right to insert it."""
+
+    block_rows: int
+    block_bytes: int
+    block_seconds: float
+    lease_seconds: float
+    insert_seconds: float
+    """The server ends an insert that runs longer."""
+    retry_seconds: float
+
+
+def weight_bytes(record: Record) -> int:
+    """About how much memory a record takes."""
+    return HEADER_BYTES + len(record.value or b"") + len(record.key or b"")
+
+
+def month_ms(appended_ms: int) -> tuple[int, int]:
+    """The table partition that an append time falls into: its month, as [start, end) in ms.
+
+    >>> start, end = month_ms(1_795_000_000_000)
+    >>> datetime.fromtimestamp(start / 1000, UTC).date().isoformat(), datetime.fromtimestamp(end / 1000, UTC).date().isoformat()
+    ('2026-11-01', '2026-12-01')
+    """
+    time = datetime.fromtimestamp(appended_ms / 1_000, UTC)
+    start = datetime(time.year, time.month, 1, tzinfo=UTC)
+    end = datetime(time.year + time.month // 12, time.month % 12 + 1, 1, tzinfo=UTC)
+    return int(start.timestamp()) * 1_000, int(end.timestamp()) * 1_000
+
+
+def cut(records: Sequence[Record], limits: Limits) -> int:
+    """How many of the first records make the next block; at least one of a sequence that is not empty."""
+    if not records:
+        return 0
+    start, end = month_ms(records[0].appended_ms)
+    room = limits.block_bytes
+    for index, record in enumerate(records[: limits.block_rows]):
+        room -= weight_bytes(record)
+        if not start <= record.appended_ms < end or (room < 0 and index):
+            return index
+    return min(len(records), limits.block_rows)

@@ -1,0 +1,380 @@
+"""The archiver: every record of every topic becomes one row of its table, for ever.
+
+How, and why it holds, stands in ``streams/intent.py``. Here its lanes meet Kafka and ClickHouse. A turn of the loop:
+
+1. poll, and hand each record to its partition's lane;
+2. take the answers that ClickHouse gave meanwhile;
+3. ask each lane what is to be done: all commits go to Kafka in one call, the rest to the desk;
+4. pause partitions whose lane is full, resume the others.
+
+ClickHouse away: lanes fill up, their partitions pause, and what is under way is repeated for ever.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from msgspec.structs import replace
+
+from millrace.infra.clickhouse.client import Refusal
+from millrace.infra.kafka.clients import Slot
+from millrace.infra.kafka.inputs import Inputs, Poll
+from millrace.infra.kafka.positions import Metadata, Place, Position
+from millrace.infra.settings import ArchiverSettings, Settings, load
+from millrace.infra.telemetry import (
+    Assigned,
+    BlockReconciled,
+    BlockRefused,
+    Draining,
+    Lagging,
+    PlaceAnswers,
+    PlaceUnavailable,
+    Polled,
+    RecordsGone,
+    Revoked,
+    Telemetry,
+)
+from millrace.schemas.errors import OffsetsLost, Unavailable
+from millrace.schemas.record import Record
+from millrace.schemas.topics import READERS
+from millrace.streams.cut import Limits
+from millrace.streams.intent import Commit, Intent, Lane, Phase
+from millrace.workers.desk import Answer, Berth, Desk, Highest, Over, Present, Stored, Trouble
+from millrace.workers.process import leave, run_loop
+
+ROLE = "archiver"
+CLICKHOUSE = "clickhouse"
+BUSY_SECONDS = 0.02
+IDLE_SECONDS = 0.1
+GATHER_SECONDS = 0.005
+LAG_SECONDS = 1.0
+STARTS_SECONDS = 10.0
+PACE_SECONDS = 0.5
+"""A table gets at most one block in so many seconds, unless blocks are full: a block for each of many partitions is many parts."""
+RESET = "millrace offsets reset archiver --to earliest"
+BLOCKS_AT_ONCE = 4
+HELD_BLOCKS = 8
+"""How many full blocks' bytes are held in memory before every partition pauses."""
+
+
+class Archiver:
+    """Runs one slot of the archiver until it is asked to stop. ``at`` is called with the name of each point that is passed."""
+
+    def __init__(self, settings: Settings, telemetry: Telemetry, at: Callable[[str], None] = lambda point: None) -> None:
+        self._settings, self._telemetry, self._at = settings, telemetry, at
+        self._limits = limits_of(settings.archiver)
+        slot = Slot(ROLE, settings.ordinal)
+        self._inputs = Inputs(settings, slot, READERS[ROLE], self, co_partitioned=False, begin=self._begin)
+        self._log_starts: dict[Place, int] = {}
+        self._desk = Desk(settings, telemetry, at)
+        self._berths: dict[Place, Berth] = {}
+        self._by_record: dict[tuple[str, int], Berth] = {}
+        self._paced: dict[str, float] = {}
+        self._trouble = ""
+        self._retry_at = 0.0
+        self._due = {"lag": 0.0, "identity": 0.0}
+        self._stopping = ""
+
+    def stop(self, why: str) -> None:
+        """Finish what is gathered, commit it and end."""
+        self._stopping = why
+
+    def run(self) -> None:
+        """Work until ``stop``; raises Stop where going on could lose or double something."""
+        if self._connect():
+            self._work()
+        self._drain()
+
+    def assigned(self, positions: dict[Place, Position]) -> None:
+        """Begin with newly assigned partitions, from inside a poll."""
+        began = time.monotonic()
+        for place, position in sorted(positions.items()):
+            self._berths[place] = self._berth(place, position, self._log_starts[place])
+        self._by_record = {(berth.topic, berth.partition): berth for berth in self._berths.values()}
+        self._telemetry.emit(Assigned(partitions=self._by_topic(list(positions)), seconds=time.monotonic() - began))
+
+    def revoked(self, places: list[Place], *, lost: bool) -> None:
+        """Let what is under way end within one deadline, commit what is finished, and forget the partitions.
+
+        What did not end in time is left as an open intent for the next owner.
+        """
+        leaving = {place: self._berths[place] for place in places if place in self._berths}
+        if not lost:
+            self._await(leaving.values(), time.monotonic() + self._settings.runner.revoke_deadline_seconds)
+            self._commit({place: commit for place, berth in leaving.items() if (commit := berth.lane.farewell()) is not None})
+        for place in leaving:
+            del self._berths[place]
+        self._by_record = {(berth.topic, berth.partition): berth for berth in self._berths.values()}
+        self._telemetry.emit(Revoked(partitions=self._by_topic(places), lost=lost))
+
+    def _work(self) -> None:
+        try:
+            self._inputs.start()
+            while not self._stopping:
+                self._turn()
+        except OffsetsLost as error:
+            raise OffsetsLost(f"{error} For the archiver that is: `{RESET}`; rows that are there are not doubled.") from None
+
+    def _connect(self) -> bool:
+        """Wait for ClickHouse, as long as it takes; False where we were asked to stop instead."""
+        retry = self._limits.retry_seconds
+        self._telemetry.health.not_ready("waiting for ClickHouse")
+        while not self._stopping:
+            self._telemetry.health.beat()
+            try:
+                self._desk.connect()
+            except (Unavailable, Refusal) as error:
+                self._telemetry.emit(PlaceUnavailable(place=CLICKHOUSE, reason=str(error), retry_seconds=retry))
+                time.sleep(retry)
+                continue
+            self._telemetry.emit(PlaceAnswers(place=CLICKHOUSE))
+            return True
+        return False
+
+    def _turn(self, *, cut_now: bool = False) -> None:
+        self._telemetry.health.beat()
+        busy = any(berth.answer is not None for berth in self._berths.values())
+        began = time.monotonic()
+        poll = self._inputs.poll(self._settings.runner.poll_records, BUSY_SECONDS if busy else IDLE_SECONDS, GATHER_SECONDS)
+        if poll.records:
+            counts = Counter(record.topic for record in poll.records)
+            self._telemetry.emit(Polled(records=counts, seconds=time.monotonic() - began))
+        self._take(poll)
+        self._hear()
+        while self._ask(cut_now):
+            self._hear()
+        self._flow(closed=cut_now)
+        self._report()
+
+    def _take(self, poll: Poll) -> None:
+        now = time.monotonic()
+        apart: dict[tuple[str, int], list[Record]] = {}
+        for record in poll.records:
+            apart.setdefault((record.topic, record.partition), []).append(record)
+        for key, records in apart.items():
+            self._by_record[key].lane.take(records, now)
+        for place, end in poll.ends.items():
+            if place in self._berths:
+                self._berths[place].lane.reach(end)
+
+    def _hear(self) -> None:
+        """Give the lanes the answers that have come."""
+        for berth in self._berths.values():
+            if berth.answer is not None and berth.answer.done():
+                self._tell(berth, berth.answer.result())
+
+    def _tell(self, berth: Berth, answer: Answer) -> None:
+        berth.ask = berth.answer = None
+        lane, now = berth.lane, time.monotonic()
+        match answer:
+            case Highest(offset):
+                lane.opened(offset, self._desk.now())
+            case Present(offsets):
+                lane.looked(offsets)
+            case Stored():
+                lane.inserted()
+            case Over():
+                lane.failed(now, lease_over=True)
+            case Trouble():
+                lane.failed(now)
+        self._note(berth, answer)
+        for settled in lane.settled:
+            start, end = settled.intent.start, settled.intent.end
+            self._telemetry.emit(
+                BlockReconciled(table=berth.table, partition=berth.partition, start=start, end=end, absent=settled.absent)
+            )
+        lane.settled.clear()
+
+    def _note(self, berth: Berth, answer: Answer) -> None:
+        """Tell of ClickHouse's troubles, and when they are over."""
+        if not isinstance(answer, Trouble):
+            if self._trouble:
+                self._telemetry.emit(PlaceAnswers(place=CLICKHOUSE))
+            self._trouble = ""
+            return
+        self._trouble, self._retry_at = answer.reason, time.monotonic() + self._limits.retry_seconds
+        if answer.code is None:
+            self._telemetry.emit(PlaceUnavailable(place=CLICKHOUSE, reason=answer.reason, retry_seconds=self._limits.retry_seconds))
+        else:
+            self._telemetry.emit(BlockRefused(table=berth.table, partition=berth.partition, code=answer.code, reason=answer.reason))
+
+    def _ask(self, cut_now: bool) -> bool:
+        """Ask every lane what is to be done; True where a commit may have brought more to do."""
+        commits: dict[Place, Commit] = {}
+        now, server = time.monotonic(), self._desk.now()
+        for place, berth in sorted(self._berths.items(), key=lambda item: item[1].lane.since):
+            if berth.lane.busy or not self._may_ask(berth, now, cut_now):
+                continue
+            ask = berth.lane.ask(now, server, cut_now=cut_now)
+            match ask:
+                case None:
+                    continue
+                case Commit():
+                    commits[place] = ask
+                    self._paced[berth.topic] = now + PACE_SECONDS
+                case _:
+                    self._desk.submit(berth, ask)
+        return self._commit(commits)
+
+    def _may_ask(self, berth: Berth, now: float, cut_now: bool) -> bool:
+        lane = berth.lane
+        if lane.phase is Phase.GATHERING and lane.gathered:
+            if self._trouble or sum(other.lane.writing for other in self._berths.values()) >= BLOCKS_AT_ONCE:
+                return False
+            return cut_now or lane.full or now >= self._paced.get(berth.topic, 0.0)
+        if lane.phase in (Phase.OPENING, Phase.LOOKING, Phase.INSERTING):
+            return self._desk.free and (not self._trouble or now >= self._retry_at)
+        return True
+
+    def _commit(self, commits: dict[Place, Commit]) -> bool:
+        if not commits:
+            return False
+        self._at("before intent")
+        done = self._inputs.commit({place: self._position(place, commit) for place, commit in commits.items()})
+        self._at("after intent")
+        now = time.monotonic()
+        for place, commit in commits.items():
+            if place in done:
+                self._berths[place].lane.committed(commit, now)
+            else:
+                self._berths[place].lane.uncommitted(now)
+        return bool(done)
+
+    def _position(self, place: Place, commit: Commit) -> Position:
+        metadata = Metadata(self._inputs.topic_id(place[0]))
+        if commit.intent is not None:
+            intent = commit.intent
+            metadata = replace(metadata, to=intent.end, lease=intent.lease_seconds, look=intent.look)
+        return Position(commit.offset, metadata)
+
+    def _flow(self, *, closed: bool) -> None:
+        """Fetch what lanes have room for. A lane that rebuilds a block always has: only the whole of it can be inserted."""
+        held = sum(berth.lane.held_bytes for berth in self._berths.values())
+        crowded = held > HELD_BLOCKS * self._limits.block_bytes
+        wanted = {place: self._is_shut(berth.lane, crowded, closed) for place, berth in self._berths.items()}
+        self._inputs.pause(place for place, shut in wanted.items() if shut and not self._berths[place].paused)
+        self._inputs.resume(place for place, shut in wanted.items() if not shut and self._berths[place].paused)
+        for place, shut in wanted.items():
+            self._berths[place].paused = shut
+
+    def _is_shut(self, lane: Lane, crowded: bool, closed: bool) -> bool:
+        if lane.phase is Phase.REBUILDING:
+            return closed
+        return closed or lane.full or (crowded and bool(lane.gathered))
+
+    def _report(self) -> None:
+        waiting = [berth for berth in self._berths.values() if berth.lane.phase in (Phase.OPENING, Phase.REBUILDING, Phase.WAITING)]
+        if self._trouble:
+            self._telemetry.health.not_ready(f"ClickHouse: {self._trouble}")
+        elif waiting:
+            first = waiting[0]
+            self._telemetry.health.not_ready(f"{first.topic}/{first.partition} is {first.lane.phase.name.lower()}")
+        elif self._berths:
+            self._telemetry.health.ready()
+        if self._is_due("lag", LAG_SECONDS):
+            self._telemetry.emit(Lagging(lag=self._lag()))
+        if self._is_due("identity", self._settings.runner.identity_check_seconds):
+            self._inputs.identity.ask()
+        self._inputs.identity.look()
+
+    def _lag(self) -> dict[tuple[str, int], tuple[int, float]]:
+        """Records that are not in their tables yet, and how old the oldest known one is."""
+        now_ms = time.time() * 1_000
+        lag = {}
+        for place, berth in self._berths.items():
+            behind = max(0, self._inputs.last_known_end(place) - berth.lane.start)
+            oldest = berth.lane.oldest_ms()
+            lag[(berth.topic, berth.partition)] = (behind, max(0.0, now_ms - oldest) / 1_000 if behind and oldest else 0.0)
+        return lag
+
+    def _is_due(self, what: str, seconds: float) -> bool:
+        now = time.monotonic()
+        if now - self._due[what] < seconds:
+            return False
+        self._due[what] = now
+        return True
+
+    def _drain(self) -> None:
+        """Insert what is gathered and commit it, within the deadline; what did not end is left as an open intent."""
+        self._telemetry.emit(Draining(signal=self._stopping))
+        self._telemetry.health.not_ready("stopping")
+        deadline = time.monotonic() + self._settings.runner.revoke_deadline_seconds
+        while not all(berth.lane.idle or berth.lane.stuck for berth in self._berths.values()) and time.monotonic() < deadline:
+            self._turn(cut_now=True)
+        self._inputs.close()
+        self._desk.close()
+
+    def _await(self, berths: Iterable[Berth], deadline: float) -> None:
+        """Hear the answers under way, until the deadline."""
+        for berth in berths:
+            if berth.answer is not None:
+                try:
+                    self._tell(berth, berth.answer.result(max(0.0, deadline - time.monotonic())))
+                except TimeoutError:
+                    continue
+
+    def _begin(self, positions: Mapping[Place, Position]) -> dict[Place, int]:
+        """Read on from the committed offsets, or from where the log begins, where that is later."""
+        self._log_starts = self._starts(positions)
+        return {place: max(position.offset, self._log_starts[place]) for place, position in positions.items()}
+
+    def _starts(self, positions: Mapping[Place, Position]) -> dict[Place, int]:
+        """Where each log begins."""
+        deadline = time.monotonic() + STARTS_SECONDS
+        starts = self._inputs.starts(positions)
+        while len(starts) < len(positions):
+            if time.monotonic() > deadline:
+                raise Unavailable(f"Kafka did not tell where {', '.join(map(str, sorted(set(positions) - set(starts))))} begins")
+            time.sleep(0.2)
+            starts = self._inputs.starts(positions)
+        return starts
+
+    def _berth(self, place: Place, position: Position, log_start: int) -> Berth:
+        topic, partition = self._inputs.short(place[0]), place[1]
+        known = position.metadata
+        intent = Intent(position.offset, known.to, known.lease, known.look) if known.to else None
+        if log_start > position.offset:
+            intent = self._cope(topic, partition, position.offset, log_start, intent)
+        lane = Lane(position.offset, intent, self._limits)
+        if log_start > position.offset:
+            lane.reach(log_start)
+        return Berth(topic, self._inputs.topic_id(place[0]), partition, lane)
+
+    def _cope(self, topic: str, partition: int, start: int, log_start: int, intent: Intent | None) -> Intent:
+        """The log dropped records of an open intent: settle it by looking, with what is left. Raises OffsetsLost for any others."""
+        if intent is None or log_start > intent.end:
+            raise OffsetsLost(
+                f"{topic}/{partition}: records {start} to {log_start} were dropped by the log's retention before they were archived."
+            )
+        self._telemetry.emit(RecordsGone(topic=topic, partition=partition, start=start, end=log_start))
+        return replace(intent, look=True)
+
+    def _by_topic(self, places: list[Place]) -> dict[str, list[int]]:
+        topics: dict[str, list[int]] = {}
+        for name, number in sorted(places):
+            topics.setdefault(self._inputs.short(name), []).append(number)
+        return topics
+
+
+def limits_of(settings: ArchiverSettings) -> Limits:
+    """The settings as the lanes know them."""
+    return Limits(
+        block_rows=settings.block_rows,
+        block_bytes=settings.block_bytes,
+        block_seconds=settings.block_seconds,
+        lease_seconds=settings.lease_seconds,
+        insert_seconds=settings.insert_timeout_seconds,
+        retry_seconds=settings.retry_seconds,
+    )
+
+
+def main(at: Callable[[str], None] = lambda point: None) -> int:
+    """Run the archiver as this process."""
+    settings = load()
+    return run_loop(ROLE, settings, lambda telemetry: Archiver(settings, telemetry, at))
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,132 @@
+"""Do the views tell analysts what happened?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+import xxhash
+
+from millrace.infra.clickhouse.blocks import Builder, Place
+from millrace.infra.clickhouse.client import Client
+from millrace.infra.clickhouse.migrate import migrate
+from millrace.infra.clickhouse.store import Store
+from millrace.infra.settings import ClickHouseSettings
+from millrace.schemas.record import Record
+from millrace.schemas.tables import TABLES
+from tests.stack import ClickHouse
+
+DATABASE = "views"
+TIME = "2026-11-21T10:00:00Z"
+APPENDED_MS = 1_795_000_000_000
+SALT = "checkout-2026"
+
+
+def bucket(unit: str) -> float:
+    return (xxhash.xxh64_intdigest(f"{SALT}:variant:{unit}".encode()) >> 11) / 2**53
+
+
+def insert(client: Client, topic: str, values: Sequence[dict[str, Any] | bytes]) -> None:
+    """Put these events into their table, as partition 0 from offset 0 on."""
+    encoded = [value if isinstance(value, bytes) else msgspec.json.encode(value) for value in values]
+    records = [Record(topic, 0, offset, APPENDED_MS + offset, None, value) for offset, value in enumerate(encoded)]
+    lease = int(client.rows("SELECT toUnixTimestamp(now())")[0][0]) + 60
+    Store(client, 20).insert(topic, Builder(TABLES[topic]).build(records, Place("topic-id", 0, lease)), f"{topic}-views")
+
+
+def request(name: str, unit: str) -> dict[str, Any]:
+    return {"id": name, "unit_id": unit, "model": "m", "features": {"a": 1}, "time": TIME}
+
+
+def prediction(name: str, request: str, **more: Any) -> dict[str, Any]:
+    fixed = {"unit_id": "u", "time": TIME, "model": "m", "version": 1, "digest": "d", "status": "ok"}
+    return {"id": name, "request_id": request, **fixed, "outputs": {"p": 0.25, "all": [0.25, 0.75]}, "latency_seconds": 0.1, **more}
+
+
+def assignment(name: str, request: str, unit: str, **more: Any) -> dict[str, Any]:
+    fixed = {"time": TIME, "experiment": "checkout", "plan_version": 1, "variant": "b", "propensity": 0.5}
+    return {"id": name, "request_id": request, "unit_id": unit, **fixed, "bucket": bucket(unit), **more}
+
+
+def outcome(metric: str, value: float, **more: Any) -> dict[str, Any]:
+    return {"unit_id": "u", "metric": metric, "value": value, "time": TIME, **more}
+
+
+@pytest.fixture(scope="module")
+def client(clickhouse: ClickHouse) -> Client:
+    client = Client(ClickHouseSettings(address=clickhouse.url, database=DATABASE))
+    migrate(client)
+    insert(client, "requests", [request("r1", "u1"), request("r2", "u2"), request("r1", "u1"), b"garbage", request("r3", "u3")])
+    insert(
+        client,
+        "predictions",
+        [prediction("p1", "r1"), prediction("p1", "r1", version=2), prediction("p2", "r2"), prediction("s1", "r1", shadow=True, version=9)],
+    )
+    insert(
+        client,
+        "assignments",
+        [
+            assignment("a1", "r1", "u1"),
+            assignment("a1", "r1", "u1", variant="c"),
+            assignment("a2", "r2", "u2", bucket=0.123),
+            assignment("a3", "r2", "u2", experiment="unplanned", exposed=False),
+        ],
+    )
+    insert(
+        client,
+        "outcomes",
+        [outcome("paid", 1.0, request_id="r1"), outcome("paid", 2.0, request_id="r1"), outcome("paid", 9.0), outcome("paid", 9.0)],
+    )
+    plan = {"name": "checkout", "version": 1, "state": "running", "time": TIME, "salt": SALT, "variants": [{"name": "a"}, {"name": "b"}]}
+    insert(client, "experiments", [plan, {**plan, "salt": "a racing edit"}])
+    return client
+
+
+def rows(client: Client, sql: str) -> list[tuple[Any, ...]]:
+    return client.rows(sql.replace("FROM v_", f"FROM {DATABASE}.v_"))
+
+
+def test_a_repeated_record_is_one_row_of_its_first_offset_and_counted(client: Client) -> None:
+    assert rows(client, "SELECT id, _offset, duplicates FROM v_requests ORDER BY id") == [("r1", 0, 1), ("r2", 1, 0), ("r3", 4, 0)]
+    assert rows(client, "SELECT id, version, duplicates FROM v_predictions ORDER BY id") == [("p1", 1, 1), ("p2", 1, 0), ("s1", 9, 0)]
+
+
+def test_outcomes_without_an_id_are_each_a_row(client: Client) -> None:
+    assert rows(client, "SELECT count(), sum(duplicates) FROM v_outcomes") == [(4, 0)]
+
+
+def test_the_first_record_of_a_plan_version_counts(client: Client) -> None:
+    assert rows(client, "SELECT salt, duplicates FROM v_experiments") == [(SALT, 1)]
+
+
+def test_what_cannot_be_decoded_is_left_out_and_told_apart(client: Client) -> None:
+    assert rows(client, "SELECT topic, _offset, _raw FROM v_undecoded") == [("requests", 3, "garbage")]
+
+
+def test_buckets_are_computed_again_from_the_plan(client: Client) -> None:
+    found = rows(client, "SELECT id, variant, derived_bucket, agrees FROM v_assignments ORDER BY id")
+    assert found == [("a1", "b", bucket("u1"), True), ("a2", "b", bucket("u2"), False), ("a3", "b", None, None)]
+
+
+def test_a_decision_is_one_row(client: Client) -> None:
+    sql = (
+        "SELECT request_id, duplicates, variants, propensities, exposed, status, version, outputs, output_lists, latency_seconds, outcomes"
+        " FROM v_decisions ORDER BY request_id"
+    )
+    answer = ({"p": 0.25}, {"all": [0.25, 0.75]}, 0.1)
+    assert rows(client, sql) == [
+        ("r1", 1, {"checkout": "b"}, {"checkout": 0.5}, True, "ok", 1, *answer, {"paid": 2.0}),
+        ("r2", 0, {"checkout": "b", "unplanned": "b"}, {"checkout": 0.5, "unplanned": 0.5}, True, "ok", 1, *answer, {}),
+        ("r3", 0, {}, {}, False, "unanswered", 0, {}, {}, None, {}),
+    ]
+
+
+def test_one_decision_is_found_by_its_id(client: Client) -> None:
+    assert rows(client, "SELECT unit_id FROM v_decisions WHERE request_id = 'r2'") == [("u2",)]
+
+
+def test_latency_is_told_by_minute_model_and_version(client: Client) -> None:
+    sql = "SELECT model, version, shadow, predictions, round(p50_seconds, 3), max_seconds FROM v_latency ORDER BY version, shadow"
+    assert rows(client, sql) == [("m", 1, False, 2, 0.1, 0.1), ("m", 2, False, 1, 0.1, 0.1), ("m", 9, True, 1, 0.1, 0.1)]

@@ -1,0 +1,107 @@
+"""Does ``millrace verify`` see what is wrong, and nothing else? And does ``millrace sql`` answer?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from millrace.infra.clickhouse.client import Client
+from millrace.workers.verify import Checked, verify
+from tests.integration.archive import Load, archive_rig, archiver, settle
+from tests.integration.harness.rig import Rig
+from tests.stack import Broker, ClickHouse
+
+
+@pytest.fixture(scope="module")
+def rig(broker: Broker, clickhouse: ClickHouse, tmp_path_factory: pytest.TempPathFactory) -> Rig:
+    """A few hundred records that are all archived."""
+    rig = archive_rig(broker, clickhouse, tmp_path_factory.mktemp("verify"))
+    with archiver(rig):
+        with Load(rig.settings, seed=3) as load:
+            load.reach(600)
+        settle(rig)
+    return rig
+
+
+@pytest.fixture
+def client(rig: Rig) -> Client:
+    return Client(rig.settings.clickhouse)
+
+
+def partition_zero(rig: Rig) -> Checked:
+    return next(one for one in verify(rig.settings, 0).partitions if (one.topic, one.partition) == ("requests", 0))
+
+
+def kept(client: Client, number: int) -> list[int]:
+    """Some offsets of the middle of requests/0."""
+    sql = f"SELECT _offset FROM {client.database}.requests WHERE _partition = 0 ORDER BY _offset LIMIT {number} OFFSET 50"
+    return [row[0] for row in client.rows(sql)]
+
+
+def copy(client: Client, offset: int, to: int) -> None:
+    """Insert the row of an offset again, as another offset."""
+    table = f"{client.database}.requests"
+    client.command(
+        f"INSERT INTO {table} SELECT * REPLACE ({to} AS _offset, now() + 60 AS _lease) FROM {table} AS old"
+        f" WHERE old._partition = 0 AND old._offset = {offset} LIMIT 1",
+        async_insert=0,
+        insert_deduplication_token=f"copy-{offset}-{to}",
+        prefer_column_name_to_alias=1,
+    )
+
+
+def test_a_duplicated_row_is_named(rig: Rig, client: Client) -> None:
+    (offset,) = kept(client, 1)
+    copy(client, offset, offset)
+    found = partition_zero(rig)
+    assert (found.missing, found.duplicated, found.unknown) == (0, 1, 0)
+    assert found.where["duplicated"][0].first == offset
+    client.command(f"DELETE FROM {client.database}.requests WHERE _partition = 0 AND _offset = {offset}", lightweight_deletes_sync=2)
+    found = partition_zero(rig)
+    assert (found.missing, found.duplicated, found.unknown) == (1, 0, 0)
+    assert found.where["missing"][0].first == offset
+
+
+def test_a_row_that_no_committed_record_explains_is_named(rig: Rig, client: Client) -> None:
+    offsets = {row[0] for row in client.rows(f"SELECT _offset FROM {client.database}.requests WHERE _partition = 0")}
+    gap = next(offset for offset in range(max(offsets)) if offset not in offsets and offset not in range(60))
+    before = partition_zero(rig).unknown
+    copy(client, max(offsets), gap)
+    assert partition_zero(rig).unknown == before + 1
+
+
+def test_rows_that_the_log_no_longer_has_are_not_judged(rig: Rig, broker: Broker) -> None:
+    place = TopicPartition(f"{rig.tree['topic_prefix']}outcomes", 0, 100)
+    client = AdminClient({"bootstrap.servers": broker.address})
+    client.delete_records([place])[place].result(10)
+    found = next(one for one in verify(rig.settings, 0).partitions if (one.topic, one.partition) == ("outcomes", 0))
+    assert found.start == 100
+    assert found.clean
+
+
+def command(rig: Rig, *arguments: str) -> tuple[int, Any]:
+    """Run the command as a user would; its exit code and its JSON."""
+    done = subprocess.run([sys.executable, "-m", "millrace", *arguments], env=rig.environment(), capture_output=True, text=True, timeout=60)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_the_command_says_what_it_compared_and_exits_with_one_where_something_is_wrong(rig: Rig, client: Client) -> None:
+    (offset,) = kept(client, 1)
+    copy(client, offset + 1, offset + 1)
+    code, report = command(rig, "verify", "--json", "--wait", "1")
+    assert code == 1
+    assert report["clean"] is False
+    assert report["duplicated"] >= 1
+    assert report["records"] > 500
+
+
+def test_sql_answers_as_json(rig: Rig, client: Client) -> None:
+    code, rows = command(rig, "sql", "--admin", "--json", "SELECT count() AS n FROM requests")
+    assert (code, rows) == (0, [{"n": client.rows(f"SELECT count() FROM {client.database}.requests")[0][0]}])
