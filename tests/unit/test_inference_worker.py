@@ -1,0 +1,39 @@
+"""Do the settings of inference reach what they are to change?"""
+
+from __future__ import annotations
+
+import pytest
+
+from millrace.infra.settings import convert
+from millrace.schemas.errors import SettingsError
+from millrace.streams.answer import Keep
+from millrace.workers.inference import gather_seconds, step_settings
+
+TREE = {
+    "limits": {"features": 5},
+    "inference": {
+        "batch_records": 7,
+        "features_recorded": "hash",
+        "models": {"a": {"batch_records": 3, "wait_seconds": 0.05, "features_recorded": "0.25"}, "b": {"wait_seconds": 0.02}},
+    },
+}
+
+
+def test_limits_batch_sizes_and_recording_reach_the_step() -> None:
+    settings = step_settings(convert(TREE))
+    assert (settings.limits.features, settings.batch_records, settings.batch_records_of) == (5, 7, {"a": 3})
+    assert settings.recording.keep is Keep.HASH
+    assert (settings.recording_of["a"].keep, settings.recording_of["a"].ratio) == (Keep.SAMPLE, 0.25)
+    assert settings.recording_of.keys() == {"a"}
+
+
+def test_a_poll_gathers_as_long_as_the_most_patient_model_waits() -> None:
+    assert gather_seconds(convert(TREE)) == 0.05
+    assert gather_seconds(convert({"inference": {"wait_seconds": 0.1}})) == 0.1
+    assert gather_seconds(convert({"runner": {"gather_seconds": 0.2}, **TREE})) == 0.2
+    assert gather_seconds(convert({})) == 0.005
+
+
+def test_an_unknown_way_of_recording_is_refused_at_the_start() -> None:
+    with pytest.raises(SettingsError, match="features_recorded"):
+        step_settings(convert({"inference": {"models": {"a": {"features_recorded": "most"}}}}))
