@@ -1,0 +1,152 @@
+"""The demo told to a person: what was published, what ClickHouse has, how long it took, and what to do next."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from msgspec import Struct
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+
+from millrace.infra.clickhouse.client import Column
+from millrace.schemas.topics import OUTCOMES, REQUESTS
+from millrace.workers.demo.result import Latency, Result
+
+SHOWN_PROBLEMS = 5
+SHOWN_CHARACTERS = 100
+PLAIN_WIDTH = 120
+
+
+class Evidence(Struct, frozen=True):
+    """What the story shows beside the result: what was published, and what was read back with which SQL."""
+
+    published: int
+    request: str
+    outcome: str
+    accuracy_sql: str
+    columns: list[Column]
+    rows: list[tuple[object, ...]]
+
+
+class Story:
+    """Tells on standard output."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+    def tell(self, result: Result, evidence: Evidence, kept: Path | None) -> None:
+        """All of it, in the order in which it happened. ``kept``: the folder of a stack that stays."""
+        self._published(result, evidence)
+        self._variants(result)
+        self._rows(evidence)
+        self._latency(result)
+        self._verdict(result)
+        self._sql(evidence)
+        self._go_on(kept)
+
+    def _go_on(self, kept: Path | None) -> None:
+        if kept is None:
+            self._head("Go on")
+            self._line("millrace up --detach                        a stack of your own; `millrace down` stops it")
+            self._line("millrace models add NAME FILE.onnx          your own model behind it")
+            self._line("millrace demo --keep                        this demo again, with its stack left running")
+            self._line("README.md, docs/producers.md, docs/analysts.md")
+            return
+        self._head("The stack still runs")
+        for command in ("status", 'sql "SELECT * FROM v_decisions LIMIT 10"', "topics tail predictions", "down"):
+            self._line(f"millrace {command} --data {kept}")
+        self._line(f"`down` stops it; its data stays in {kept} until you remove it", "dim")
+
+    def _published(self, result: Result, evidence: Evidence) -> None:
+        self._head(f"Published by a plain Kafka client, {result.requests_per_second:,.0f} requests a second")
+        for topic, example in ((REQUESTS, evidence.request), (OUTCOMES, evidence.outcome)):
+            self._line(f"{evidence.published:,} {topic.name}, such as")
+            self._line(f"  {cut(example)}", "dim")
+
+    def _variants(self, result: Result) -> None:
+        self._head("What ClickHouse has of each variant")
+        table = _table(("variant", "model", ""), ("assignments", "predictions", "labels", "accuracy"))
+        for name, arm in result.variants.items():
+            accuracy = "-" if arm.accuracy is None else f"{arm.accuracy:.1%}"
+            counts = (f"{count:,}" for count in (arm.assignments, arm.predictions, arm.outcomes))
+            table.add_row(name, arm.model, arm.kind, *counts, accuracy)
+        self._show(table)
+
+    def _rows(self, evidence: Evidence) -> None:
+        self._head("The first decisions, each in one row: request, assignment, prediction, outcome")
+        table = _table(
+            [column.name for column in evidence.columns if not _is_number(column)],
+            [column.name for column in evidence.columns if _is_number(column)],
+        )
+        for row in evidence.rows:
+            table.add_row(*map(_cell, row))
+        self._show(table)
+
+    def _latency(self, result: Result) -> None:
+        self._head("From publishing a request to seeing its committed prediction")
+        self._line("no request was answered" if result.latency_ms is None else _percentiles(result.latency_ms))
+        self._line("(on a broker that has just started; `millrace bench latency` measures a warm one)", "dim")
+
+    def _verdict(self, result: Result) -> None:
+        self._head("Was anything lost, doubled or wrong?")
+        self._line(f"{result.verified_records:,} records on Kafka compared with the rows in ClickHouse (millrace verify)")
+        self._line(f"lost {result.lost}, duplicated {result.duplicated}, wrong {result.wrong}", "bold green" if result.good else "bold red")
+        for problem in result.problems[:SHOWN_PROBLEMS]:
+            self._line(problem, "red")
+        if len(result.problems) > SHOWN_PROBLEMS:
+            self._line(f"and {len(result.problems) - SHOWN_PROBLEMS} more; --json shows all", "red")
+
+    def _sql(self, evidence: Evidence) -> None:
+        self._head("The accuracy above, asked by hand (any ClickHouse client can)")
+        for line in evidence.accuracy_sql.splitlines():
+            self._line(line)
+
+    def _head(self, text: str) -> None:
+        self._console.print(f"\n{text}", style="bold", markup=False, soft_wrap=True)
+
+    def _line(self, text: str, style: str = "") -> None:
+        self._console.print(f"  {text}", style=style or None, markup=False, soft_wrap=True)
+
+    def _show(self, table: Table) -> None:
+        self._console.print(Padding(table, (0, 0, 0, 2), expand=False))
+
+
+def cut(text: str, characters: int = SHOWN_CHARACTERS) -> str:
+    """A long text, cut for reading.
+
+    >>> cut("abcdef", 3)
+    'abc…'
+    """
+    return text if len(text) <= characters else f"{text[:characters]}…"
+
+
+def _table(words: Iterable[str], numbers: Iterable[str]) -> Table:
+    """Columns of words, then columns of numbers."""
+    table = Table(box=None, pad_edge=False, header_style="dim", show_edge=False)
+    for name in words:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, no_wrap=True, justify="right")
+    return table
+
+
+def _is_number(column: Column) -> bool:
+    return "Float" in column.type
+
+
+def _cell(value: object) -> str:
+    """A value of a row, short.
+
+    >>> _cell(0.123456), _cell(None), _cell("linear")
+    ('0.123', '-', 'linear')
+    """
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "-" if value is None else str(value)
+
+
+def _percentiles(found: Latency) -> str:
+    return f"p50 {found.p50:.1f} ms   p99 {found.p99:.1f} ms   p99.9 {found.p999:.1f} ms   longest {found.max:.1f} ms"
