@@ -182,9 +182,7 @@ class Archiver:
         self._note(berth, answer)
         for settled in lane.settled:
             start, end = settled.intent.start, settled.intent.end
-            self._telemetry.emit(
-                BlockReconciled(table=berth.table, partition=berth.partition, start=start, end=end, absent=settled.absent)
-            )
+            self._telemetry.emit(BlockReconciled(table=berth.table, partition=berth.partition, start=start, end=end, absent=settled.absent))
         lane.settled.clear()
 
     def _note(self, berth: Berth, answer: Answer) -> None:

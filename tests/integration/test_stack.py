@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient
 from millrace.infra.embedded import stack_file
 from millrace.infra.embedded.processes import find
 from millrace.infra.settings import Settings, StackSettings
-from millrace.workers.status import status
+from millrace.workers.stack.status import status
 from tests.stack import claim_base, pings, wait_until
 
 PROCESS_KEYS = {"name", "role", "pid", "state", "uptime_seconds", "restarts", "lag", "last_error"}

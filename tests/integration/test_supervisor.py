@@ -17,10 +17,10 @@ from millrace.infra.embedded import stack_file
 from millrace.infra.embedded.processes import find
 from millrace.infra.embedded.stack_file import Addresses, ProcessEntry
 from millrace.infra.settings import Settings, StackSettings
-from millrace.workers.child import Child, Ended
-from millrace.workers.probe import http_ok
-from millrace.workers.status import Verdict, status
-from millrace.workers.supervisor import Site, StopRequest, StopRequested, Supervisor
+from millrace.workers.stack.child import Child, Ended
+from millrace.workers.stack.probe import http_ok
+from millrace.workers.stack.status import Verdict, status
+from millrace.workers.stack.supervisor import Site, StopRequest, StopRequested, Supervisor
 from tests.stack import claim_base, wait_until
 
 SCRIPT = """

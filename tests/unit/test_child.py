@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from millrace.workers.child import HEALTHY_SECONDS, PROBE_READY_SECONDS, Child, Ended, State, Watch, backoff_seconds
+from millrace.workers.stack.child import HEALTHY_SECONDS, PROBE_READY_SECONDS, Child, Ended, State, Watch, backoff_seconds
 
 
 class FakeProcess:

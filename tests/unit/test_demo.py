@@ -23,7 +23,7 @@ from millrace.workers.demo.result import Checks, Counts, latency, percentile
 from millrace.workers.demo.sites import Site, load, split
 from millrace.workers.demo.traffic import Visit, visits
 from millrace.workers.demo.training import OUTPUT, OUTPUTS, Trained, train
-from millrace.workers.status import Places, Row, Status
+from millrace.workers.stack.status import Places, Row, Status
 from millrace.workers.verify import Checked, Report
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.workers import logs
+from millrace.workers.stack import logs
 
 TRACEBACK = """Traceback (most recent call last):
   File "x.py", line 1, in <module>

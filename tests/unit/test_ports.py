@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from millrace.infra.embedded.ports import WIDTH, Ports, free_base, is_free, require
 from millrace.infra.settings import Settings, StackSettings
 from millrace.schemas.errors import PortTaken, UsageError
-from millrace.workers import plan
+from millrace.workers.stack import plan
 
 
 @pytest.fixture

@@ -82,9 +82,7 @@ class Client:
 
     def raw(self, sql: str, form: str, parameters: dict[str, Any] | None = None) -> bytes:
         """The answer of a query as bytes in a format."""
-        return self._told(
-            lambda: bytes(self._client.raw_query(sql, parameters=parameters, fmt=form, settings={"wait_end_of_query": 1}))
-        )
+        return self._told(lambda: bytes(self._client.raw_query(sql, parameters=parameters, fmt=form, settings={"wait_end_of_query": 1})))
 
     def insert(self, table: str, columns: list[str], form: str, data: bytes, settings: dict[str, Any]) -> None:
         """Insert bytes in a format. Raises Refusal, or Unavailable where nobody knows whether they were stored."""
@@ -138,7 +136,9 @@ class Client:
 def address(settings: ClickHouseSettings) -> str:
     """Where ClickHouse is; raises SettingsError where no address is set."""
     if not settings.address:
-        raise SettingsError("no ClickHouse address: start the one-machine stack with `millrace up`, or set MILLRACE_CLICKHOUSE=http://host:port")
+        raise SettingsError(
+            "no ClickHouse address: start the one-machine stack with `millrace up`, or set MILLRACE_CLICKHOUSE=http://host:port"
+        )
     return settings.address
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import msgspec
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
 from msgspec import Struct

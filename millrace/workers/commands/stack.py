@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from millrace.workers.commands.common import EXIT_PROBLEMS, EXIT_UNAVAILABLE, Data, Json, settings_with, write_json
-from millrace.workers.plan import Plan, make
 from millrace.workers.progress import Progress
-from millrace.workers.status import Row, Verdict
-from millrace.workers.status import status as look
+from millrace.workers.stack.plan import Plan, make
+from millrace.workers.stack.status import Row, Verdict
+from millrace.workers.stack.status import status as look
 
 PortBase = Annotated[
     int | None,
@@ -42,7 +42,7 @@ def up(
     An address in MILLRACE_KAFKA or MILLRACE_CLICKHOUSE replaces the embedded one.
     """
     from millrace.infra.kafka.provision import provision
-    from millrace.workers import up
+    from millrace.workers.stack import up
 
     settings = settings_with(data, port_base)
     wanted = make(settings, inference, not no_workers)
@@ -74,7 +74,7 @@ def status(data: Data = None, json: Json = False) -> None:
 
 def down(data: Data = None, json: Json = False) -> None:
     """Stop the stack, its workers first; they finish what they have begun."""
-    from millrace.workers import up
+    from millrace.workers.stack import up
 
     folder = settings_with(data).stack.folder
     stopped = up.down(folder, Progress())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from millrace.workers.child import State
 from millrace.workers.demo.judge import Decision, Truth, mistakes
 from millrace.workers.demo.publish import Answered
 from millrace.workers.demo.result import Checks, Counts
 from millrace.workers.demo.traffic import Visit
-from millrace.workers.status import Status
+from millrace.workers.stack.child import State
+from millrace.workers.stack.status import Status
 from millrace.workers.verify import Report
 
 

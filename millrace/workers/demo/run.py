@@ -24,7 +24,7 @@ from millrace.workers.demo.story import Evidence
 from millrace.workers.demo.traffic import Visit
 from millrace.workers.demo.training import Trained
 from millrace.workers.progress import Progress
-from millrace.workers.status import status
+from millrace.workers.stack.status import status
 from millrace.workers.verify import verify
 
 ARCHIVED_SECONDS = 60.0

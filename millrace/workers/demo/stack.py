@@ -17,9 +17,9 @@ from millrace.infra.embedded.ports import free_base
 from millrace.infra.embedded.stack_file import Stack
 from millrace.infra.settings import Settings, convert, process_environment
 from millrace.schemas.errors import Unavailable
-from millrace.workers import logs
 from millrace.workers.addresses import with_addresses
 from millrace.workers.progress import Progress
+from millrace.workers.stack import logs
 
 STOP_SECONDS = 120.0
 READY_SECONDS = 240.0

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from millrace.infra.embedded import kafka
-from millrace.workers.child import Child
-from millrace.workers.probe import http_ok
+from millrace.workers.stack.child import Child
+from millrace.workers.stack.probe import http_ok
 
 WORKERS = ("inference", "archiver")
 PLACE_STOP_SECONDS = 25.0

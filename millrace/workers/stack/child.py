@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from millrace.workers.probe import Readiness
+from millrace.workers.stack.probe import Readiness
 
 FIRST_BACKOFF_SECONDS = 0.25
 HEALTHY_SECONDS = 30.0

@@ -20,8 +20,8 @@ from millrace.infra.embedded.launch import wrapped
 from millrace.infra.embedded.processes import Identity
 from millrace.infra.embedded.stack_file import Addresses, ProcessEntry, Stack
 from millrace.infra.settings import process_environment
-from millrace.workers import logs
-from millrace.workers.child import Child, Ended, Process, Spawn, State, Watch
+from millrace.workers.stack import logs
+from millrace.workers.stack.child import Child, Ended, Process, Spawn, State, Watch
 
 TICK_SECONDS = 0.1
 HOUSEKEEPING_SECONDS = 10.0

@@ -12,9 +12,9 @@ from millrace.infra.embedded import stack_file
 from millrace.infra.embedded.processes import find
 from millrace.infra.embedded.stack_file import ProcessEntry, Stack
 from millrace.infra.settings import Settings
-from millrace.workers import logs
-from millrace.workers.child import State
-from millrace.workers.probe import telemetry
+from millrace.workers.stack import logs
+from millrace.workers.stack.child import State
+from millrace.workers.stack.probe import telemetry
 
 
 class Row(Struct, frozen=True):

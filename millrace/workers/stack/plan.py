@@ -10,8 +10,8 @@ from millrace.infra.embedded.ports import Ports, require
 from millrace.infra.embedded.stack_file import Addresses
 from millrace.infra.settings import Settings
 from millrace.schemas.errors import UsageError
-from millrace.workers.child import Child
-from millrace.workers.roles import WORKERS, WorkerSlot, clickhouse_child, kafka_child, slots, worker_child
+from millrace.workers.stack.child import Child
+from millrace.workers.stack.roles import WORKERS, WorkerSlot, clickhouse_child, kafka_child, slots, worker_child
 
 
 @dataclass(frozen=True, slots=True)

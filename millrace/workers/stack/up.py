@@ -20,12 +20,12 @@ from millrace.infra.embedded.stack_file import Stack
 from millrace.infra.settings import Settings
 from millrace.infra.telemetry import ChildRestarted, Failed, Telemetry
 from millrace.schemas.errors import MillraceError, Unavailable, UsageError
-from millrace.workers import logs
 from millrace.workers.addresses import with_addresses
-from millrace.workers.child import Child, Ended
-from millrace.workers.plan import Plan, check_ports, places, workers
 from millrace.workers.progress import Progress
-from millrace.workers.supervisor import Site, StopRequest, StopRequested, Supervisor
+from millrace.workers.stack import logs
+from millrace.workers.stack.child import Child, Ended
+from millrace.workers.stack.plan import Plan, check_ports, places, workers
+from millrace.workers.stack.supervisor import Site, StopRequest, StopRequested, Supervisor
 
 LEFTOVER_SECONDS = 20.0
 DOWN_SECONDS = 120.0

@@ -1,0 +1,1 @@
+"""The one-machine stack as supervised child processes: what ``millrace up``, ``status`` and ``down`` do."""
