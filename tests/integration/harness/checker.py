@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from enum import Enum
@@ -109,19 +110,27 @@ def _order(evidence: Evidence) -> Iterator[Anomaly]:
 def _torn(evidence: Evidence) -> Iterator[Anomaly]:
     """A transaction's answers are all there or none is, and as many as it says."""
     sources = {answer.id: answer.source for answer in evidence.expected}
-    found = Counter(source for answer in evidence.actual if (source := sources.get(answer.id)) is not None)
-    wanted = Counter(source for source in sources.values() if source is not None)
+    wanted, found = _offsets(sources.values()), _offsets(sources.get(answer.id) for answer in evidence.actual)
     for commit in evidence.commits:
-        inside = [source for source in wanted if _covers(commit, source)]
-        there, all_of_it = sum(min(found[source], 1) for source in inside), len(inside)
+        there, all_of_it = _covered(commit, found), _covered(commit, wanted)
         if 0 < there < all_of_it:
             yield Anomaly(Kind.TORN, f"commit {commit.id} of {commit.slot}: {there} of {all_of_it} answers")
     if evidence.commits and (stated := sum(commit.emitted for commit in evidence.commits)) != len(evidence.actual):
         yield Anomaly(Kind.TORN, f"all commits state {stated} events and {len(evidence.actual)} are there")
 
 
-def _covers(commit: Commit, source: Spot) -> bool:
-    return any((piece.topic, piece.partition) == source[:2] and piece.start <= source[2] < piece.end for piece in commit.inputs)
+def _offsets(sources: Iterable[Spot | None]) -> dict[Place, list[int]]:
+    """The offsets of each place, each once and in order."""
+    offsets: dict[Place, list[int]] = defaultdict(list)
+    for topic, partition, offset in sorted({source for source in sources if source is not None}):
+        offsets[(topic, partition)].append(offset)
+    return offsets
+
+
+def _covered(commit: Commit, offsets: dict[Place, list[int]]) -> int:
+    """How many of these offsets a commit consumed."""
+    pieces = ((offsets[(piece.topic, piece.partition)], piece) for piece in commit.inputs)
+    return sum(bisect_left(known, piece.end) - bisect_left(known, piece.start) for known, piece in pieces)
 
 
 def _tiles(evidence: Evidence) -> Iterator[Anomaly]:

@@ -126,7 +126,7 @@ class Supervised:
         self._rig, self._program = rig, program
         self._stack = ExitStack()
         self._workers: list[WorkerProcess] = []
-        self._done = threading.Event()
+        self._done, self._left = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor")
 
     def __enter__(self) -> Supervised:
@@ -135,8 +135,10 @@ class Supervised:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._end()
+        self._done.set()
         self._stack.__exit__(kind, error, trace)
+        self._left.set()
+        self._thread.join()
 
     @property
     def worker(self) -> WorkerProcess:
@@ -154,18 +156,15 @@ class Supervised:
 
     def drain(self) -> None:
         """Ask it to end and see that it does so well."""
-        self._end()
+        self._done.set()
+        time.sleep(0.3)  # a start under way is done by then
         self.worker.drain()
 
     def _start(self) -> None:
         self._workers.append(self._stack.enter_context(WorkerProcess(self._rig, program=self._program)))
 
     def _watch(self) -> None:
-        while not self._done.wait(0.25):
-            if not self.worker.alive:
+        """Stays until the block is left: a child is killed when the thread that started it ends."""
+        while not self._left.wait(0.25):
+            if not self._done.is_set() and not self.worker.alive:
                 self._start()
-
-    def _end(self) -> None:
-        self._done.set()
-        if self._thread.is_alive():
-            self._thread.join()

@@ -16,7 +16,7 @@ from millrace.workers.runner import Work
 from tests import counting, echo
 from tests.stack import Broker
 
-TIMEOUT_MS = 1_000
+TIMEOUT_MS = 600
 
 
 @dataclass(frozen=True)
