@@ -81,7 +81,8 @@ def _row(entry: ProcessEntry, supervised: bool) -> Row:
         uptime_seconds=round(time.time() - process.create_time(), 1) if process is not None else None,
         restarts=entry.restarts,
         lag=page.get("lag"),
-        last_error=page.get("last_error") or logs.last_error(Path(entry.log)),
+        # Why it is not ready now says more to whoever looks than an error that has passed.
+        last_error=page.get("reason") or page.get("last_error") or logs.last_error(Path(entry.log)),
     )
 
 
