@@ -49,19 +49,18 @@ def test_a_backlog_gives_the_same_as_live_traffic(broker: Broker, tmp_path: Path
         assert of(both, key) == of(live, key) * 2
 
 
-def test_timers_fire_while_an_input_is_idle_and_other_groups_are_busy(broker: Broker, tmp_path: Path) -> None:
-    rig = Rig.on(broker, tmp_path, COUNTING, partitions=2, poll_records=50).provision()
+def test_timers_fire_while_an_input_is_idle_and_another_group_is_busy(broker: Broker, tmp_path: Path) -> None:
+    rig = Rig.on(broker, tmp_path, COUNTING, partitions=2).provision()
     with Publisher(rig) as publisher, InThread(rig):
         idle = next(unit for unit in map("idle{}".format, range(50)) if publisher.partition(unit) == 0)
         busy = next(unit for unit in map("busy{}".format, range(50)) if publisher.partition(unit) == 1)
         publisher.send("assignments", assignment(1_000_000, idle))
-        publisher.flush()
-        for number in range(200):
+        for number in range(300):
             publisher.send("assignments", assignment(number, busy))
             publisher.send("predictions", prediction(number, busy))
             publisher.flush()
-            pause(0.02)
-            if of(outputs(rig), idle):
+            pause(0.01)
+            if number % 20 == 19 and of(outputs(rig), idle):
                 break
         assert [answer.count for answer in of(outputs(rig), idle)] == [None], "the timeout came while the other group was busy"
         settled(rig)
