@@ -22,7 +22,7 @@ from millrace.infra.clickhouse.client import Refusal
 from millrace.infra.kafka.clients import Slot
 from millrace.infra.kafka.inputs import Inputs, Poll
 from millrace.infra.kafka.positions import Metadata, Place, Position
-from millrace.infra.settings import ArchiverSettings, Settings, load
+from millrace.infra.settings import ArchiverSettings, Settings
 from millrace.infra.telemetry import (
     Assigned,
     BlockReconciled,
@@ -42,7 +42,7 @@ from millrace.schemas.topics import READERS
 from millrace.streams.cut import Limits
 from millrace.streams.intent import Commit, Intent, Lane, Phase
 from millrace.workers.desk import Answer, Berth, Desk, Highest, Over, Present, Stored, Trouble
-from millrace.workers.process import leave, run_loop
+from millrace.workers.process import main
 
 ROLE = "archiver"
 CLICKHOUSE = "clickhouse"
@@ -368,11 +368,5 @@ def limits_of(settings: ArchiverSettings) -> Limits:
     )
 
 
-def main(at: Callable[[str], None] = lambda point: None) -> int:
-    """Run the archiver as this process."""
-    settings = load()
-    return run_loop(ROLE, settings, lambda telemetry: Archiver(settings, telemetry, at))
-
-
 if __name__ == "__main__":
-    leave(main())
+    main(ROLE, Archiver)

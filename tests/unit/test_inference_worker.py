@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from millrace.infra.settings import convert
@@ -37,3 +41,11 @@ def test_a_poll_gathers_as_long_as_the_most_patient_model_waits() -> None:
 def test_an_unknown_way_of_recording_is_refused_at_the_start() -> None:
     with pytest.raises(SettingsError, match="features_recorded"):
         step_settings(convert({"inference": {"models": {"a": {"features_recorded": "most"}}}}))
+
+
+@pytest.mark.parametrize("role", ["inference", "archiver"])
+def test_a_worker_refuses_unknown_settings_so_that_nobody_starts_it_again(role: str) -> None:
+    command = [sys.executable, "-m", f"millrace.workers.{role}"]
+    done = subprocess.run(command, env=os.environ | {"MILLRACE_RUNNER__POLL": "1"}, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "unknown field `poll`" in done.stderr

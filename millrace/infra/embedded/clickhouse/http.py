@@ -24,7 +24,7 @@ from millrace.infra.embedded.clickhouse.watch import Running
 from millrace.infra.embedded.clickhouse.work import STATEMENT_BYTES, read_work
 
 EXCEPTION_BYTES = 8 << 10
-LINGER_SECONDS = 0.25
+LINGER_SECONDS = 2.0
 # How long a client may neither send nor take a byte of a request under way; a server has 180 s.
 TRANSFER_SECONDS = 180.0
 PLAIN = "text/plain; charset=UTF-8"
