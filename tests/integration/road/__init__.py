@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ class Road:
         """Every request came to exactly what it must, in the order of its key; and every record is one row, which the views show right."""
         self.answered(seconds)
         anomalies = check(evidence(self.settings, self.traffic))
-        assert anomalies == [], anomalies[:10]
+        tally = Counter((anomaly.kind.value, anomaly.detail.partition(" of ")[2].partition("/")[0]) for anomaly in anomalies)
+        assert anomalies == [], (tally, anomalies[:10], anomalies[-10:])
         settle(self._archive, seconds)
         self._views_agree()
 
