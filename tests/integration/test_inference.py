@@ -190,7 +190,7 @@ def test_a_new_version_is_taken_up_under_load_without_a_pause_or_a_mixture(rig: 
     by_time = [(one.time, one.version) for one in sorted(primary, key=lambda one: one.time)]
     changes = [now for (_, was), (_, now) in itertools.pairwise(by_time) if was != now]
     assert changes == [2, 1]
-    assert max((b - a).total_seconds() for (a, _), (b, _) in itertools.pairwise(by_time)) < 5
+    assert max((b - a).total_seconds() for (a, _), (b, _) in itertools.pairwise(by_time)) < 2
 
 
 def test_a_model_that_cannot_be_used_is_told_in_each_answer(rig: Rig) -> None:
