@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
+from collections import Counter
+from contextlib import suppress
+from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported, not in its __all__
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # exported, not in its __all__
 
-from tests.stack import Broker
+from tests.stack import Broker, wait_until
+
+PARTITIONS = 4
+SKIPPED = "these partitions are likely deleted already"
 
 
-def make_topic(broker: Broker) -> str:
+def make_topic(broker: Broker, partitions: int = 1) -> str:
     name = f"t-{uuid.uuid4().hex[:8]}"
     client = AdminClient({"bootstrap.servers": broker.address})
-    client.create_topics([NewTopic(name, 1, 1)])[name].result(10)
+    client.create_topics([NewTopic(name, partitions, 1)])[name].result(10)
     return name
 
 
@@ -31,6 +38,33 @@ def read(broker: Broker, topic: str, count: int) -> list[bytes]:
         values += [value for message in consumer.consume(count, 0.2) if isinstance(value := message.value(), bytes)]
     consumer.close()
     return values
+
+
+def read_all(broker: Broker, topic: str) -> list[bytes]:
+    """Every committed value, partition by partition."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": broker.address,
+            "group.id": topic,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+        }
+    )
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
+    values: dict[int, list[bytes]] = {partition: [] for partition in range(PARTITIONS)}
+    ended: set[int] = set()
+    deadline = time.monotonic() + 60
+    while len(ended) < PARTITIONS and time.monotonic() < deadline:
+        for message in consumer.consume(10_000, 0.2):
+            error = message.error()
+            if error is None:
+                values[message.partition() or 0].append(message.value() or b"")
+            elif error.code() == KafkaError._PARTITION_EOF:
+                ended.add(message.partition() or 0)
+    consumer.close()
+    assert ended == set(values), "a transaction was never ended"
+    return [value for found in values.values() for value in found]
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
@@ -65,3 +99,69 @@ def test_a_topic_is_not_made_by_being_used(broker: Broker) -> None:
     client = AdminClient({"bootstrap.servers": broker.address})
     client.list_topics(name, timeout=10)
     assert name not in client.list_topics(timeout=10).topics
+
+
+def end_of(broker: Broker, topic: str, level: IsolationLevel) -> list[int]:
+    """How far each partition can be read: below its end as long as a transaction is open."""
+    client = AdminClient({"bootstrap.servers": broker.address})
+    latest: Any = OffsetSpec.latest
+    asked = {TopicPartition(topic, partition): latest() for partition in range(PARTITIONS)}
+    return [answer.result().offset for answer in client.list_offsets(asked, isolation_level=level, request_timeout=20).values()]
+
+
+class Committing:
+    """Transactions back to back, of one record to each of four partitions, until the first that fails; ``acknowledged`` says which."""
+
+    def __init__(self, broker: Broker, topic: str) -> None:
+        self.config = {
+            "bootstrap.servers": broker.address,
+            "transactional.id": topic,
+            "retry.backoff.ms": 1,
+            "linger.ms": 0,
+            "log_level": 0,
+        }
+        self._producer = Producer(self.config)
+        self._topic = topic
+        self._thread = threading.Thread(target=self._run, name="committing")
+        self.acknowledged: list[int] = []
+
+    def __enter__(self) -> Committing:
+        self._producer.init_transactions(20)
+        self._thread.start()
+        wait_until(lambda: len(self.acknowledged) >= 50, 60, "transactions")
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._thread.join()
+        self._producer.purge()
+
+    def _run(self) -> None:
+        with suppress(KafkaException):
+            while True:
+                number = len(self.acknowledged)
+                self._producer.begin_transaction()
+                for partition in range(PARTITIONS):
+                    self._producer.produce(self._topic, b"%d" % number, partition=partition)
+                self._producer.commit_transaction(5)
+                self.acknowledged.append(number)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_what_was_committed_while_the_broker_ended_is_whole(broker: Broker, end: str) -> None:
+    """Kafka 4.3 takes a partition without a leader for a deleted one, and so tears transactions (KAFKA-20734).
+
+    Most torn ones are ended by the next one of the same producer, which is why the broker's own word is looked for as well. The
+    transaction under way may be whole or not there.
+    """
+    skipped = broker.log.read_text().count(SKIPPED)
+    for _ in range(2):
+        topic = make_topic(broker, PARTITIONS)
+        with Committing(broker, topic) as committing:
+            getattr(broker, end)()
+        broker.start()
+        Producer(committing.config).init_transactions(60)
+        values = Counter(int(value) for value in read_all(broker, topic))
+        assert end_of(broker, topic, IsolationLevel.READ_COMMITTED) == end_of(broker, topic, IsolationLevel.READ_UNCOMMITTED)
+        assert {number: times for number, times in values.items() if times != PARTITIONS} == {}
+        assert len(values) - len(committing.acknowledged) in (0, 1)
+    assert broker.log.read_text().count(SKIPPED) == skipped
