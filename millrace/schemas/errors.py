@@ -8,6 +8,7 @@
     ├── Stop              the operator: end this process, nothing is committed
     │   ├── TopicRecreated    a topic has another id than the one this work began with
     │   ├── OffsetsLost       the group has no committed offset for a partition it was given
+    │   ├── CommitLost        Kafka answered a commit and did not keep it
     │   ├── NotCoPartitioned  joined topics were assigned apart
     │   └── Fenced            another process took this slot
     ├── UsageError        the caller of a command: exit code 2
@@ -59,6 +60,10 @@ class TopicRecreated(Stop):
 
 class OffsetsLost(Stop):
     """The group has no committed offset for an assigned partition, or one that the log no longer holds."""
+
+
+class CommitLost(Stop):
+    """Kafka answered a commit of this process and did not keep it."""
 
 
 class NotCoPartitioned(Stop):

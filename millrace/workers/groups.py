@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -12,7 +12,7 @@ from msgspec import Struct
 from millrace.infra.kafka.changelog import Restore
 from millrace.infra.kafka.positions import Metadata, Place, Position
 from millrace.infra.state import GroupStore, Mark, Writes
-from millrace.schemas.errors import Stop
+from millrace.schemas.errors import CommitLost, Stop
 from millrace.schemas.record import Emit, Record, Refused
 from millrace.streams.cap import Cap, CapLimits
 from millrace.streams.merge import Merge
@@ -51,6 +51,7 @@ class Group:
         self.last_ms = 0
         self.writes: Writes = {}
         self.changelog_end = -1
+        self._settled: dict[Place, int] = {}
 
     @property
     def places(self) -> list[Place]:
@@ -69,6 +70,18 @@ class Group:
     def offsets(self) -> dict[Place, int]:
         """The next offset to process of each place."""
         return {place: position.offset for place, position in self.positions.items()}
+
+    def go_back_to(self, positions: Mapping[Place, Position]) -> None:
+        """Stand where the group has committed. Raises CommitLost where that is before a commit of ours that was answered."""
+        for place in self.places:
+            committed, settled = positions[place].offset, self._settled.get(place, 0)
+            if committed < settled:
+                raise CommitLost(
+                    f"Kafka answered the commit of {place[0]}/{place[1]} up to {settled}, and now says {committed}. What was decided from "
+                    "there on may be there already: going on would decide it again. Stop the role, then run "
+                    "`millrace offsets reset ROLE --to commits`."
+                )
+            self.positions[place] = positions[place]
 
     def advance(self, place: Place, offset: int, cap: Cap) -> None:
         """Everything of the place below ``offset`` is done."""
@@ -110,7 +123,8 @@ class Group:
             self.changelog_end = max(self.changelog_end, message.offset() + 1)
 
     def settle(self, topic_id: str) -> None:
-        """Write to disk what the commit made durable."""
+        """Write to disk what the commit made durable, and remember how far that was."""
+        self._settled = self.offsets()
         if self.store is not None and self.writes:
             if self.changelog_end < 0:
                 raise Stop("a transaction was committed without delivery reports for its state; restart to restore from the changelog")

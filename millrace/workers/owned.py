@@ -12,7 +12,7 @@ from millrace.infra.kafka.inputs import Inputs
 from millrace.infra.kafka.positions import Place, Position
 from millrace.infra.settings import Settings
 from millrace.infra.state import GroupStore
-from millrace.infra.telemetry import Held, Released, Restored, StoreWiped, Telemetry
+from millrace.infra.telemetry import EndUnknown, Held, Released, Restored, StoreWiped, Telemetry
 from millrace.schemas.record import Record
 from millrace.schemas.topics import Topic, changelog
 from millrace.streams.merge import Merge
@@ -55,7 +55,7 @@ class Owned:
     def begin_again(self, positions: dict[Place, Position]) -> None:
         """Bring every group to its committed positions, and read on from there."""
         for group in self:
-            group.positions = {place: positions[place] for place in group.places}
+            group.go_back_to(positions)
             self._open(group)
             self._go_back(group)
 
@@ -81,8 +81,10 @@ class Owned:
         # Append times have a resolution of a millisecond: what is appended after this pause is later than anything read before it.
         time.sleep(0.002)
         asked_ms = int((time.time() - self._settings.runner.clock_skew_seconds) * 1_000)
-        ends = self._inputs.ends(place for group in groups for place in group.places)
-        reached = {place for place, end in ends.items() if self._fetched.get(place, -1) >= end}
+        told = self._inputs.ends(place for group in groups for place in group.places)
+        for place, reason in told.silent.items():
+            self._telemetry.emit(EndUnknown(topic=self._inputs.short(place[0]), partition=place[1], reason=reason))
+        reached = {place for place, end in told.offsets.items() if self._fetched.get(place, -1) >= end}
         return {group.number: {self._inputs.short(place[0]) for place in group.places if place in reached} for group in groups}, asked_ms
 
     def restore(self) -> bool:
