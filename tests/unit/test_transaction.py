@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -129,6 +130,15 @@ def test_an_abort_that_is_refused_stops() -> None:
         commit(made)
 
 
+def test_a_process_that_was_frozen_asks_again_before_it_fences_its_successor(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, clock = Scripted(commit_transaction=[TIMED_OUT]), time.monotonic
+    one.block["commit_transaction"] = lambda: monkeypatch.setattr(transaction.time, "monotonic", lambda: clock() + 3_600)
+    made, told = transactions(one, patience=30.0)
+    commit(made)
+    assert one.calls[-2:] == ["commit_transaction", "commit_transaction"]
+    assert told == [CommitRepeated(2, "_TIMED_OUT")]
+
+
 def test_a_full_queue_is_waited_for() -> None:
     one = Scripted(produce=[BufferError("full")])
     one.queue = 1
@@ -160,7 +170,7 @@ def test_a_call_that_never_returns_is_seen_from_outside_and_goes_no_further(monk
 
     thread = threading.Thread(target=committing)
     thread.start()
-    wait_until(lambda: made.stuck, 5, "stuck")
+    wait_until(lambda: made.stuck, 60, "stuck")
     made.abandon()
     returns.set()
     thread.join()

@@ -17,6 +17,7 @@ from millrace.schemas.errors import SettingsError, Unavailable
 from millrace.schemas.topics import Topic
 
 ANSWER_SECONDS = 15.0
+FETCH_WAIT_MS = 100
 
 
 class Slot(Struct, frozen=True):
@@ -109,8 +110,11 @@ def group_consumer(settings: Settings, slot: Slot, **overrides: Any) -> Consumer
     )
 
 
-def reader(settings: Settings, *, committed: bool = True) -> Consumer:
-    """A consumer without a group, assigned by hand. Not ``committed``: it also sees what is pending or was aborted."""
+def reader(settings: Settings, *, committed: bool = True, fetch_wait_ms: int = FETCH_WAIT_MS) -> Consumer:
+    """A consumer without a group, assigned by hand. Not ``committed``: it also sees what is pending or was aborted.
+
+    ``fetch_wait_ms`` is how long a fetch that finds nothing waits for something to come.
+    """
     return Consumer(
         _reading(settings)
         | {
@@ -118,6 +122,7 @@ def reader(settings: Settings, *, committed: bool = True) -> Consumer:
             "isolation.level": "read_committed" if committed else "read_uncommitted",
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
+            "fetch.wait.max.ms": fetch_wait_ms,
         }
     )
 
@@ -162,7 +167,7 @@ def _reading(settings: Settings) -> dict[str, Any]:
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "check.crcs": True,
-        "fetch.wait.max.ms": 100,
+        "fetch.wait.max.ms": FETCH_WAIT_MS,
         "fetch.queue.backoff.ms": 5,
         "queued.min.messages": 100_000,
         "queued.max.messages.kbytes": max(1, settings.runner.fetch_queue_bytes >> 10),

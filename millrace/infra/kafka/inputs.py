@@ -44,6 +44,13 @@ class Poll(Struct):
     ends: dict[Place, int]
 
 
+class Told(Struct):
+    """What Kafka told of some logs: an offset of each place, and why the others have none."""
+
+    offsets: dict[Place, int]
+    silent: dict[Place, str]
+
+
 def at_positions(positions: Mapping[Place, Position]) -> dict[Place, int]:
     """Read on from the committed offsets."""
     return {place: position.offset for place, position in positions.items()}
@@ -150,15 +157,15 @@ class Inputs:
         """The end offset of a place as the last fetch told it; -1001 where none did yet."""
         return int(self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)[1])
 
-    def ends(self, places: Iterable[Place]) -> dict[Place, int]:
-        """The end offsets as they are now, pending transactions included. A place that does not answer is left out."""
+    def ends(self, places: Iterable[Place]) -> Told:
+        """The end offsets as they are now, pending transactions included."""
         latest: Any = OffsetSpec.latest
         return self._offsets(places, latest())
 
     def starts(self, places: Iterable[Place]) -> dict[Place, int]:
         """The first offset that each log still holds. A place that does not answer is left out."""
         earliest: Any = OffsetSpec.earliest
-        return self._offsets(places, earliest())
+        return self._offsets(places, earliest()).offsets
 
     def commit(self, positions: Mapping[Place, Position]) -> frozenset[Place]:
         """Commit without a transaction; the places for which it certainly happened. The group's generation fences it: raises Fenced.
@@ -179,12 +186,18 @@ class Inputs:
         """Leave the poll loop; as a static member the partitions stay this slot's until the session ends."""
         self._consumer.close()
 
-    def _offsets(self, places: Iterable[Place], which: Any) -> dict[Place, int]:
+    def _offsets(self, places: Iterable[Place], which: Any) -> Told:
+        told = Told({}, {})
         wanted = {TopicPartition(*place): which for place in places}
         if not wanted:
-            return {}
+            return told
         futures = self._admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=ANSWER_SECONDS)
-        return {(part.topic, part.partition): offset for part, future in futures.items() if (offset := _answer(future)) is not None}
+        for part, future in futures.items():
+            try:
+                told.offsets[(part.topic, part.partition)] = int(future.result().offset)
+            except KafkaException as error:
+                told.silent[(part.topic, part.partition)] = error.args[0].str()
+        return told
 
     def _seek(self, target: TopicPartition) -> None:
         """Seek; a partition that was assigned a moment ago refuses until its fetcher runs."""
@@ -194,8 +207,15 @@ class Inputs:
                 return
             except KafkaException as error:
                 if error.args[0].code() != KafkaError._STATE or attempt == SEEK_TRIES - 1:
+                    self._look_for_fence()
                     raise Stop(f"cannot go back to offset {target.offset} of {target.topic}/{target.partition}: {error}") from None
                 time.sleep(0.05)
+
+    def _look_for_fence(self) -> None:
+        """A client that was fenced refuses everything, and tells why in a poll alone. What comes beside that is dropped: we stop."""
+        self._take(DROP_RECORDS, 0.1)
+        for message in self._gathered:
+            _raise_fenced(message.error())
 
     def _take(self, number: int, seconds: float) -> None:
         try:
@@ -268,19 +288,14 @@ class Inputs:
             self._listener.revoked(places, lost=lost)
         except MillraceError as error:
             self._error = error
+        # The client remembers a pause beyond the assignment: given back later, the partition would stay silent for ever.
+        self.resume(places)
         self._owned -= set(places)
 
     def _check_joined(self, places: list[Place]) -> None:
         by_topic = {name: sorted(number for topic, number in places if topic == name) for name in self._names}
         if self._co_partitioned and len({tuple(numbers) for numbers in by_topic.values()}) > 1:
             raise NotCoPartitioned(f"joined topics were assigned apart: {by_topic}. All members of a group must be of the same version.")
-
-
-def _answer(future: Any) -> int | None:
-    try:
-        return int(future.result().offset)
-    except KafkaException:
-        return None
 
 
 def _partitions(places: Iterable[Place]) -> list[TopicPartition]:

@@ -17,7 +17,7 @@ from millrace.schemas.errors import Fenced, MillraceError, Stop
 
 Delivery = Callable[[Any, Any], None]
 CALL_SECONDS = 5.0
-STUCK_SECONDS = 3 * CALL_SECONDS
+STUCK_SECONDS = 2 * CALL_SECONDS
 """After this a call is taken never to return: ``send_offsets_to_transaction`` does not keep its time-out (librdkafka issue 5456)."""
 REFUSED = frozenset(
     {
@@ -138,9 +138,14 @@ class Transactions:
             self._producer.poll(0.05)
 
     def _call(self, name: str, call: Callable[[], Any]) -> None:
-        attempt, deadline = 1, time.monotonic() + self._patience_seconds
-        while (unanswered := self._attempt(call, name)) is not None:
-            if time.monotonic() > deadline:
+        """Repeat a call until it is answered or patience has run out; one that was frozen in it has not waited that long."""
+        attempt, left_seconds = 1, self._patience_seconds
+        while True:
+            began = time.monotonic()
+            if (unanswered := self._attempt(call, name)) is None:
+                return
+            left_seconds -= min(time.monotonic() - began, CALL_SECONDS)
+            if left_seconds < 0:
                 self._replace(f"the answer to {name} stayed unknown: {unanswered.str()}")
                 raise Aborted(f"the answer to {name} stayed unknown; the producer was replaced")
             attempt += 1

@@ -65,6 +65,7 @@ class Metrics:
         self.lag_seconds = self._gauge(
             "millrace_lag_seconds", "Age of the newest record taken in, while there are more.", "topic", "partition"
         )
+        self.ends_unknown = self._counter("millrace_ends_unknown", "Times that Kafka did not tell where a log ends.", "topic")
         self.assigned = self._gauge("millrace_assigned_partitions", "Partitions that this worker owns.")
         self.ready = self._gauge("millrace_ready", "1 while the worker is ready.")
         self.restarts = self._counter("millrace_restarts", "Restarts of a supervised process.", "process")

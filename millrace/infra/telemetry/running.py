@@ -184,6 +184,21 @@ class Lagging(InternalEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class EndUnknown(InternalEvent):
+    """Kafka did not tell where a log ends: timers of its partition group, and what waits for its order, come later."""
+
+    LEVEL = Level.WARNING
+    MESSAGE = "Kafka did not tell where a log ends; its partition group's timers wait."
+    QUIET_SECONDS = 5.0
+    topic: str
+    partition: int
+    reason: str
+
+    def count(self, metrics: Metrics) -> None:
+        metrics.ends_unknown(self.topic).inc()
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLettered(InternalEvent):
     """Records of one topic can never be used; place and reason of the first one of this poll."""
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,23 +36,35 @@ from tests.integration.road.traffic import MODEL, Kind, Traffic, of_kinds
 from tests.models import plan
 from tests.stack import Broker, ClickHouse, wait_until
 
-__all__ = ["EXPERIMENT", "PROGRAM", "Kind", "Road", "Traffic", "of_kinds"]
+__all__ = ["EXPERIMENT", "PARTITIONS", "PROGRAM", "Kind", "Road", "Traffic", "of_kinds"]
 
 INFERENCE = Bench(ROLE, ROLE, (REQUESTS,), PREDICTIONS, Echo, stateless=True)
 PROGRAM = "tests.integration.road.worker"
 SIZES = (2, 4, 1)
+PARTITIONS = 2
 
 
 class Road:
-    """Topics, groups and a database, with one model on its route and one experiment. Each worker's session is as long as a test needs."""
+    """Topics, groups and a database, with one model on its route and one experiment. Each worker's session is as long as a test needs.
+
+    ``runner`` overrides keys of that section, e.g. ``dead_letter_run``.
+    """
 
     def __init__(
-        self, broker: Broker, clickhouse: ClickHouse, folder: Path, inference_session_seconds: float = 30.0, telemetry_port: int = 0
+        self,
+        broker: Broker,
+        clickhouse: ClickHouse,
+        folder: Path,
+        inference_session_seconds: float = 30.0,
+        archiver_session_seconds: float = 30.0,
+        telemetry_port: int = 0,
+        **runner: float,
     ) -> None:
-        base = Rig.on(broker, folder, INFERENCE, session_timeout_seconds=inference_session_seconds, commit_patience_seconds=1.0)
+        runner = {"session_timeout_seconds": inference_session_seconds, "commit_patience_seconds": 1.0} | runner
+        base = Rig.on(broker, folder, INFERENCE, PARTITIONS, **runner)
         places = {"address": clickhouse.url, "database": base.tree["topic_prefix"].strip("-")}
         self.rig = base.at(clickhouse=places, archiver=QUICK, telemetry={"port": telemetry_port})
-        patient = base.tree["runner"] | {"session_timeout_seconds": 30.0}
+        patient = base.tree["runner"] | {"session_timeout_seconds": archiver_session_seconds}
         self._archive = self.rig.at(runner=patient, telemetry={"log_level": "DEBUG"})
         self.settings: Settings = self.rig.settings
         provision(self.settings)
@@ -83,10 +97,23 @@ class Road:
         """Inference and archiver, each started again when it ends by itself."""
         return Supervised(self.rig, PROGRAM), Supervised(self._archive, "tests.integration.archive.worker")
 
+    def command(self, *arguments: str, fails: int = 0) -> str:
+        """Run ``millrace`` as a person does, in a process of its own; what it printed. Fails unless it ends with this exit code."""
+        done = subprocess.run(
+            (sys.executable, "-m", "millrace", *arguments),
+            env=self._archive.environment() if "archiver" in arguments else self.rig.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == fails, f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
     def answered(self, seconds: float = 60.0) -> None:
         """Wait until inference has committed past every request that was sent."""
         infos = describe(self.settings, [full_name(self.settings, REQUESTS)])
-        wanted = self.traffic.sent.total()
+        wanted = self.traffic.standing.total()
         wait_until(lambda: sum(committed(self.settings, ROLE, infos).values()) >= wanted, seconds, f"{wanted} requests consumed")
 
     def ends(self) -> dict[tuple[str, int], int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from millrace.infra.kafka.clients import describe, full_name
 from millrace.infra.kafka.offsets import committed
@@ -22,18 +22,22 @@ EXPOSED = {Kind.ANSWERED: b"exposed", Kind.BARE: b"exposed", Kind.LATE: b"not ex
 
 
 def evidence(settings: Settings, traffic: Traffic) -> Evidence:
-    """Everything the checker asks for. The same request sent twice has the same ids twice: their copies are counted apart."""
+    """Everything the checker asks for. The same request sent twice has the same ids twice: their copies are counted apart.
+
+    Where the topic was made anew, all of it is about the topic as it is now.
+    """
     requests = in_order(settings, REQUESTS)
     numbers = [number_of(record) for record in requests]
-    assert Counter(numbers) == traffic.sent, "the topic holds other requests than were sent"
+    assert Counter(numbers) == traffic.standing, "the topic holds other requests than were sent"
     infos = describe(settings, [full_name(settings, REQUESTS)])
     (info,) = infos.values()
+    gone = {f"r{number}" for number in traffic.gone}
     places = {(record.partition, record.offset): number for record, number in zip(requests, numbers, strict=True)}
     positions = {("requests", place[1]): offset for place, offset in committed(settings, ROLE, infos).items()}
     return Evidence(
         expected=list(_copies(_expected(requests, info.topic_id))),
-        actual=list(_copies([*_predictions(settings), *_assignments(settings), *_letters(settings, places)])),
-        commits=commits(settings),
+        actual=list(_copies([*_predictions(settings, gone), *_assignments(settings, gone), *_letters(settings, info.topic_id, places)])),
+        commits=[commit for commit in commits(settings) if {piece.topic_id for piece in commit.inputs} == {info.topic_id}],
         positions=positions,
     )
 
@@ -56,24 +60,29 @@ def _expected(requests: Iterable[Record], topic_id: str) -> Iterator[Answer]:
             yield Answer(derived_id(name, MODEL), f"predictions/{unit}", STATUS[kind], record.spot)
 
 
-def _predictions(settings: Settings) -> Iterator[Answer]:
+def _predictions(settings: Settings, gone: Container[str]) -> Iterator[Answer]:
     decode = codec(PREDICTIONS).decode
     for record in in_order(settings, PREDICTIONS):
         event = decode(record.value, record.headers)
+        if event.request_id in gone:
+            continue
         ran = bool(event.outputs) and event.batch_records > 0
         consistent = ran == (event.status.value == "ok") and event.unit_id == (record.key or b"").decode()
         yield Answer(event.id, f"predictions/{event.unit_id}", event.status.value.encode() if consistent else bytes(record.value or b""))
 
 
-def _assignments(settings: Settings) -> Iterator[Answer]:
+def _assignments(settings: Settings, gone: Container[str]) -> Iterator[Answer]:
     decode = codec(ASSIGNMENTS).decode
     for record in in_order(settings, ASSIGNMENTS):
         event = decode(record.value, record.headers)
-        yield Answer(event.id, f"assignments/{event.unit_id}", b"exposed" if event.exposed else b"not exposed")
+        if event.request_id not in gone:
+            yield Answer(event.id, f"assignments/{event.unit_id}", b"exposed" if event.exposed else b"not exposed")
 
 
-def _letters(settings: Settings, places: dict[tuple[int, int], int]) -> Iterator[Answer]:
+def _letters(settings: Settings, topic_id: str, places: dict[tuple[int, int], int]) -> Iterator[Answer]:
     for letter in letters(settings):
+        if letter.topic_id != topic_id:
+            continue
         number = places[(letter.partition, letter.offset)]
         wanted = reason_of(number) if kind_of(number) is Kind.POISON else "none"
         yield Answer(letter.id, f"dead-letters/{letter.partition}", (wanted if wanted in letter.reason else letter.reason).encode())

@@ -89,8 +89,8 @@ def reason_of(number: int) -> str:
 
 
 def unit_of(number: int) -> str:
-    """The unit of a number."""
-    return f"u{number % UNITS}"
+    """The unit of a number; poison is spread over the units too."""
+    return f"u{(number // 100 if kind_of(number) is Kind.POISON else number) % UNITS}"
 
 
 class Traffic:
@@ -101,7 +101,14 @@ class Traffic:
         self._seconds = 1 / per_second
         self._pending: list[tuple[int, int]] = []
         self.sent: Counter[int] = Counter()
+        self.gone: Counter[int] = Counter()
+        """Those of them that stood on a topic which was deleted."""
         self.next = 0
+
+    @property
+    def standing(self) -> Counter[int]:
+        """What was sent to the topic as it is now."""
+        return self.sent - self.gone
 
     @contextmanager
     def flowing(self) -> Iterator[None]:
@@ -128,6 +135,20 @@ class Traffic:
             self._one()
         if left := self._producer.flush(120):
             raise AssertionError(f"{left} requests could not be published")
+
+    def poison(self, requests: int) -> None:
+        """Publish so many at once that are poison, and nothing else."""
+        for _ in range(requests):
+            self.next += (POISON - self.next) % 100
+            self._one()
+        if left := self._producer.flush(120):
+            raise AssertionError(f"{left} requests could not be published")
+
+    def renew(self, settings: Settings) -> None:
+        """The topic was deleted and made anew: what was sent is gone, and nothing of it is sent again."""
+        self._producer = producer(settings)
+        self._pending.clear()
+        self.gone = self.sent.copy()
 
     def _flow(self, ended: threading.Event) -> None:
         due = time.monotonic()
