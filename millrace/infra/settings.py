@@ -123,6 +123,7 @@ class ArchiverSettings(Section, frozen=True):
     lease_seconds: Seconds = 30.0
     insert_timeout_seconds: Seconds = 20.0
     retry_seconds: Seconds = 1.0
+    fetch_queue_bytes: Bytes = 8 << 20
 
 
 class EndpointSettings(Section, frozen=True):

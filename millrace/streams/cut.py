@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 
 from msgspec import Struct
 
@@ -43,14 +45,13 @@ def month_ms(appended_ms: int) -> tuple[int, int]:
     return int(start.timestamp()) * 1_000, int(end.timestamp()) * 1_000
 
 
-def cut(records: Sequence[Record], limits: Limits) -> int:
+def cut(records: Sequence[Record], weights_bytes: Sequence[int], limits: Limits) -> int:
     """How many of the first records make the next block; at least one of a sequence that is not empty."""
     if not records:
         return 0
     start, end = month_ms(records[0].appended_ms)
-    room = limits.block_bytes
-    for index, record in enumerate(records[: limits.block_rows]):
-        room -= weight_bytes(record)
-        if not start <= record.appended_ms < end or (room < 0 and index):
-            return index
-    return min(len(records), limits.block_rows)
+    times = [record.appended_ms for record in records[: limits.block_rows]]
+    if min(times) < start or max(times) >= end:
+        times = times[: next(index for index, time in enumerate(times) if not start <= time < end)]
+    ends = list(accumulate(weights_bytes[: len(times)]))
+    return max(1, bisect_right(ends, limits.block_bytes))

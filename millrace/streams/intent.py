@@ -106,6 +106,8 @@ class Lane:
     def __init__(self, position: int, intent: Intent | None, limits: Limits) -> None:
         self.phase = Phase.OPENING
         self.gathered: list[Record] = []
+        self._weights_bytes: list[int] = []
+        """What each gathered record weighs."""
         self.gathered_bytes = 0
         self.settled: list[Settled] = []
         self._limits = limits
@@ -133,11 +135,14 @@ class Lane:
         return self.phase is Phase.GATHERING and not self.gathered and self._committed == self._start
 
     @property
+    def gathered_blocks(self) -> float:
+        """How many full blocks what is gathered would make, by rows or by bytes."""
+        return max(len(self.gathered) / self._limits.block_rows, self.gathered_bytes / self._limits.block_bytes)
+
+    @property
     def full(self) -> bool:
-        """Whether it should be given no more records for now."""
-        if self.phase is Phase.REBUILDING:
-            return False
-        return len(self.gathered) >= self._limits.block_rows or self.gathered_bytes >= self._limits.block_bytes
+        """Whether what is gathered makes a block as large as any."""
+        return self.gathered_blocks >= 1
 
     @property
     def since(self) -> float:
@@ -160,9 +165,9 @@ class Lane:
         return self.phase in (Phase.OPENING, Phase.REBUILDING, Phase.WAITING)
 
     @property
-    def held_bytes(self) -> int:
-        """About how much memory its records take."""
-        return self.gathered_bytes + self._block_bytes
+    def held_blocks(self) -> float:
+        """How many full blocks its records would make, those of the block under way included."""
+        return self.gathered_blocks + max(len(self._block) / self._limits.block_rows, self._block_bytes / self._limits.block_bytes)
 
     @property
     def busy(self) -> bool:
@@ -186,8 +191,10 @@ class Lane:
             return
         if not self.gathered:
             self._since = now
+        weights = list(map(weight_bytes, fresh))
         self.gathered.extend(fresh)
-        self.gathered_bytes += sum(map(weight_bytes, fresh))
+        self._weights_bytes.extend(weights)
+        self.gathered_bytes += sum(weights)
         self._reached = fresh[-1].offset + 1
 
     def reach(self, end: int) -> None:
@@ -283,14 +290,15 @@ class Lane:
         return None
 
     def _cut(self, server: float) -> Ask | None:
-        count = cut(self.gathered, self._limits)
+        count = cut(self.gathered, self._weights_bytes, self._limits)
         whole = count == len(self.gathered)
         self._take_block(count, self._reached if whole else self.gathered[count - 1].offset + 1)
         return self._plan(server)
 
     def _take_block(self, count: int, end: int) -> None:
         self._block, self.gathered = self.gathered[:count], self.gathered[count:]
-        self._block_bytes = sum(map(weight_bytes, self._block))
+        self._block_bytes = sum(self._weights_bytes[:count])
+        del self._weights_bytes[:count]
         self.gathered_bytes -= self._block_bytes
         self._intent = Intent(self._start, end, 0)
 

@@ -5,7 +5,7 @@ How, and why it holds, stands in ``streams/intent.py``. Here its lanes meet Kafk
 1. poll, and hand each record to its partition's lane;
 2. take the answers that ClickHouse gave meanwhile;
 3. ask each lane what is to be done: all commits go to Kafka in one call, the rest to the desk;
-4. pause partitions whose lane is full, resume the others.
+4. pause partitions while too much is held, resume them when half of it is gone.
 
 ClickHouse away: lanes fill up, their partitions pause, and what is under way is repeated for ever.
 """
@@ -15,6 +15,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
+from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -37,7 +39,6 @@ from millrace.infra.telemetry import (
     Telemetry,
 )
 from millrace.schemas.errors import OffsetsLost, Unavailable
-from millrace.schemas.record import Record
 from millrace.schemas.topics import READERS
 from millrace.streams.cut import Limits
 from millrace.streams.intent import Commit, Intent, Lane, Phase
@@ -45,6 +46,7 @@ from millrace.workers.desk import Answer, Berth, Desk, Highest, Over, Present, S
 from millrace.workers.process import main
 
 ROLE = "archiver"
+PARTITION = attrgetter("topic", "partition")
 CLICKHOUSE = "clickhouse"
 BUSY_SECONDS = 0.02
 IDLE_SECONDS = 0.1
@@ -54,9 +56,12 @@ STARTS_SECONDS = 10.0
 PACE_SECONDS = 0.5
 """A table gets at most one block in so many seconds, unless blocks are full: a block for each of many partitions is many parts."""
 RESET = "millrace offsets reset archiver --to earliest"
-BLOCKS_AT_ONCE = 4
+BLOCKS_AT_ONCE = 3
+"""How many blocks are on their way: two at the desk and one in line. What is cut later is larger."""
 HELD_BLOCKS = 8
-"""How many full blocks' bytes are held in memory before every partition pauses."""
+"""How many full blocks are held in memory before partitions pause."""
+RIPE_BLOCKS = 0.25
+"""What a paused partition has gathered is cut at once from this size on: it would not grow by waiting."""
 
 
 class Archiver:
@@ -66,12 +71,14 @@ class Archiver:
         self._settings, self._telemetry, self._at = settings, telemetry, at
         self._limits = limits_of(settings.archiver)
         slot = Slot(ROLE, settings.ordinal)
-        self._inputs = Inputs(settings, slot, READERS[ROLE], self, co_partitioned=False, begin=self._begin)
+        reading = replace(settings, runner=replace(settings.runner, fetch_queue_bytes=settings.archiver.fetch_queue_bytes))
+        self._inputs = Inputs(reading, slot, READERS[ROLE], self, co_partitioned=False, begin=self._begin)
         self._log_starts: dict[Place, int] = {}
         self._desk = Desk(settings, telemetry, at)
         self._berths: dict[Place, Berth] = {}
         self._by_record: dict[tuple[str, int], Berth] = {}
         self._paced: dict[str, float] = {}
+        self._crowded = False
         self._trouble = ""
         self._retry_at = 0.0
         self._due = {"lag": 0.0, "identity": 0.0}
@@ -80,6 +87,11 @@ class Archiver:
     def stop(self, why: str) -> None:
         """Finish what is gathered, commit it and end."""
         self._stopping = why
+
+    @property
+    def held_blocks(self) -> float:
+        """How many full blocks the records in memory would make."""
+        return sum(berth.lane.held_blocks for berth in self._berths.values())
 
     def run(self) -> None:
         """Work until ``stop``; raises Stop where going on could lose or double something."""
@@ -138,26 +150,27 @@ class Archiver:
         busy = any(berth.answer is not None for berth in self._berths.values())
         began = time.monotonic()
         poll = self._inputs.poll(self._settings.runner.poll_records, BUSY_SECONDS if busy else IDLE_SECONDS, GATHER_SECONDS)
-        if poll.records:
-            counts = Counter(record.topic for record in poll.records)
-            self._telemetry.emit(Polled(records=counts, seconds=time.monotonic() - began))
-        self._take(poll)
+        seconds = time.monotonic() - began
+        if counts := self._take(poll):
+            self._telemetry.emit(Polled(records=counts, seconds=seconds))
         self._hear()
         while self._ask(cut_now):
             self._hear()
         self._flow(closed=cut_now)
         self._report()
 
-    def _take(self, poll: Poll) -> None:
+    def _take(self, poll: Poll) -> Counter[str]:
+        """Hand each record to its lane; how many came of each topic. Records of one partition come in long runs."""
         now = time.monotonic()
-        apart: dict[tuple[str, int], list[Record]] = {}
-        for record in poll.records:
-            apart.setdefault((record.topic, record.partition), []).append(record)
-        for key, records in apart.items():
+        counts: Counter[str] = Counter()
+        for key, run in groupby(poll.records, PARTITION):
+            records = list(run)
+            counts[key[0]] += len(records)
             self._by_record[key].lane.take(records, now)
         for place, end in poll.ends.items():
             if place in self._berths:
                 self._berths[place].lane.reach(end)
+        return counts
 
     def _hear(self) -> None:
         """Give the lanes the answers that have come."""
@@ -203,9 +216,10 @@ class Archiver:
         commits: dict[Place, Commit] = {}
         now, server = time.monotonic(), self._desk.now()
         for place, berth in sorted(self._berths.items(), key=lambda item: item[1].lane.since):
-            if berth.lane.busy or not self._may_ask(berth, now, cut_now):
+            ripe = cut_now or (self._crowded and berth.lane.gathered_blocks >= RIPE_BLOCKS)
+            if berth.lane.busy or not self._may_ask(berth, now, ripe):
                 continue
-            ask = berth.lane.ask(now, server, cut_now=cut_now)
+            ask = berth.lane.ask(now, server, cut_now=ripe)
             match ask:
                 case None:
                     continue
@@ -248,19 +262,22 @@ class Archiver:
         return Position(commit.offset, metadata)
 
     def _flow(self, *, closed: bool) -> None:
-        """Fetch what lanes have room for. A lane that rebuilds a block always has: only the whole of it can be inserted."""
-        held = sum(berth.lane.held_bytes for berth in self._berths.values())
-        crowded = held > HELD_BLOCKS * self._limits.block_bytes
-        wanted = {place: self._is_shut(berth.lane, crowded, closed) for place, berth in self._berths.items()}
+        """Fetch what there is room for. A lane that rebuilds a block always has: only the whole of it can be inserted.
+
+        Pausing drops what was fetched ahead, so it is done seldom and for long: at the full measure, until half of it is free.
+        """
+        self._crowded = self.held_blocks > (HELD_BLOCKS / 2 if self._crowded else HELD_BLOCKS)
+        wanted = {place: self._is_shut(berth.lane, closed) for place, berth in self._berths.items()}
         self._inputs.pause(place for place, shut in wanted.items() if shut and not self._berths[place].paused)
         self._inputs.resume(place for place, shut in wanted.items() if not shut and self._berths[place].paused)
         for place, shut in wanted.items():
             self._berths[place].paused = shut
 
-    def _is_shut(self, lane: Lane, crowded: bool, closed: bool) -> bool:
-        if lane.phase is Phase.REBUILDING:
+    def _is_shut(self, lane: Lane, closed: bool) -> bool:
+        """One that waits for a lease holds no more than its block and the next, so that it leaves room for the others."""
+        if closed or lane.phase is Phase.REBUILDING:
             return closed
-        return closed or lane.full or (crowded and bool(lane.gathered))
+        return (self._crowded and bool(lane.gathered)) or (lane.stuck and lane.full)
 
     def _report(self) -> None:
         waiting = [berth for berth in self._berths.values() if berth.lane.phase in (Phase.OPENING, Phase.REBUILDING, Phase.WAITING)]

@@ -100,6 +100,22 @@ def test_an_unknown_content_type_is_told() -> None:
     assert "text/xml" in columns["_error"][0]
 
 
+def test_the_first_content_type_of_a_record_is_the_one_that_counts() -> None:
+    packed = msgspec.msgpack.encode({"id": "r2", "unit_id": "u"})
+    both: Headers = [("x", b"application/json"), *PACKED, ("content-type", b"application/json")]
+    block, columns = build(record(json()), record(packed, 1, both), record(json(id="r3"), 2, both[2:]), record(json(id="r4"), 3, []))
+    assert columns["id"] == ["r1", "r2", "r3", "r4"]
+    assert columns["_headers"] == [[], both, both[2:], []]
+    assert block.undecoded == 0
+
+
+def test_a_header_without_a_value_holds_no_bytes() -> None:
+    empty: Any = [("a", None), ("b", b"1"), ("content-type", None)]
+    _, columns = build(record(json(), 0, empty))
+    assert columns["_headers"] == [[("a", b""), ("b", b"1"), ("content-type", b"")]]
+    assert "content-type ''" in columns["_error"][0]
+
+
 def test_numbers_and_lists_of_one_field_are_two_columns() -> None:
     sample = {"id": "p", "request_id": "r", "unit_id": "u", "time": REQUEST["time"], "model": "m"}
     sample |= {"version": 1, "digest": "", "status": "ok"}

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
-from millrace.streams.cut import cut, month_ms, weight_bytes
+from millrace.schemas.record import Record
+from millrace.streams import cut as module
+from millrace.streams.cut import Limits, month_ms, weight_bytes
 from tests.ledger import LIMITS, record
 
 NOVEMBER = 1_795_000_000_000
 DECEMBER = month_ms(NOVEMBER)[1]
+
+
+def cut(records: Sequence[Record], limits: Limits) -> int:
+    return module.cut(records, list(map(weight_bytes, records)), limits)
 
 
 def test_nothing_is_no_block() -> None:

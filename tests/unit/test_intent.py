@@ -260,12 +260,12 @@ def test_a_block_that_the_log_no_longer_has_is_passed_over(table: MemoryTable) -
     assert set(table.rows) == {5}
 
 
-def test_a_full_lane_asks_for_no_more() -> None:
+def test_a_lane_is_full_at_the_rows_of_a_block() -> None:
     lanes = [Lane(0, None, replace(LIMITS, block_rows=2)) for _ in range(2)]
     for lane, count in zip(lanes, (1, 2), strict=True):
         lane.take([record(offset) for offset in range(count)], 0.0)
     assert [lane.full for lane in lanes] == [False, True]
-    assert lanes[0].held_bytes < lanes[1].held_bytes
+    assert [lane.held_blocks for lane in lanes] == [0.5, 1.0]
 
 
 def test_a_record_is_taken_once_however_often_it_is_read() -> None:

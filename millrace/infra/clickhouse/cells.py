@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from millrace.schemas.record import Headers
 from millrace.schemas.tables import Cell
 
 Array = Any
@@ -21,6 +21,9 @@ Floats = np.ndarray[Any, np.dtype[Any]]
 # What ClickHouse's DateTime64 can show; other times would be stored as different ones.
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 LATEST = datetime(2299, 12, 31, tzinfo=UTC)
+TIME = pa.timestamp("us", "UTC")
+FIRST, END = pa.scalar(EARLIEST, TIME), pa.scalar(LATEST, TIME)
+BUFFERS = frozenset({bytes, msgspec.Raw})
 
 BLANK: dict[Cell, Any] = {
     Cell.TEXT: "",
@@ -59,15 +62,18 @@ def words(values: Values) -> Array:
 
 def times(values: Values) -> Array:
     """Aware times, in microseconds. Raises ValueError for one that ClickHouse cannot hold."""
-    known = [value for value in values if value is not None]
-    if known and (min(known) < EARLIEST or max(known) >= LATEST):
+    array = pa.array(values, TIME)
+    known = pc.min_max(array)
+    if known["min"].is_valid and (known["min"].value < FIRST.value or known["max"].value >= END.value):
         raise ValueError(f"a time outside {EARLIEST.year} to {LATEST.year} cannot be stored")
-    return pa.array(values, pa.timestamp("us", "UTC"))
+    return array
 
 
 def json_texts(values: Values) -> Array:
     """Containers as JSON text; what is already bytes stays as it is."""
-    return joined([value if isinstance(value, bytes | msgspec.Raw) else _encode(value) for value in values])
+    if BUFFERS.isdisjoint(map(type, values)):
+        return joined(list(map(_encode, values)))
+    return joined([value if type(value) in BUFFERS else _encode(value) for value in values])
 
 
 def joined(parts: Sequence[Any]) -> Array:
@@ -83,7 +89,9 @@ def offsets(parts: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.int32]]:
 
 
 def vectors(values: Values) -> Array:
-    """Vectors as lists of float32: raw JSON arrays of numbers, or rows that are already unpacked."""
+    """Vectors as lists of float32: raw JSON arrays of numbers, or rows that are already unpacked. That there are none is common."""
+    if not any(map(len, values)):
+        return _float32_lists(np.zeros(len(values) + 1, np.int32), np.empty(0))
     if any(isinstance(value, np.ndarray) for value in values):
         return _float32_rows([value if isinstance(value, np.ndarray) else _parsed(value) for value in values])
     rows = _rows_of_floats(b"[" + b",".join([value if len(value) else b"[]" for value in values]) + b"]")
@@ -109,11 +117,8 @@ def _float32_lists(ends: Any, flat: Floats) -> Array:
 
 def maps(values: Sequence[dict[str, Any]], of: Callable[[Values], Array]) -> Array:
     """Dictionaries as one map array, their values built by ``of``."""
-    return _map(values, of([item for value in values for item in value.values()]))
-
-
-def _map(values: Sequence[dict[str, Any]], items: Array) -> Array:
-    return pa.MapArray.from_arrays(pa.array(offsets(values)), words(list(chain.from_iterable(values))), items)
+    names, items = list(chain.from_iterable(values)), list(chain.from_iterable(map(dict.values, values)))
+    return pa.MapArray.from_arrays(pa.array(offsets(values)), words(names), of(items))
 
 
 def numbers(values: Values) -> Array:
@@ -128,19 +133,10 @@ def lists(values: Values) -> Array:
 
 def _only(values: Sequence[dict[str, Any]], *, lists: bool) -> Sequence[dict[str, Any]]:
     """The dictionaries with their lists alone, or with all but those. That there are no lists at all is most common, and quick."""
-    kinds = set(map(type, chain.from_iterable([value.values() for value in values])))
+    kinds = set(map(type, chain.from_iterable(map(dict.values, values))))
     if list not in kinds:
         return [{}] * len(values) if lists else values
     return [{name: item for name, item in value.items() if (type(item) is list) is lists} for value in values]
-
-
-def headers(values: Iterable[Headers | None]) -> Array:
-    """Record headers as a map; a header without a value holds no bytes, a name that stands twice stands twice."""
-    rows = [value or () for value in values]
-    names, bodies = zip(*chain.from_iterable(rows), strict=True) if any(rows) else ((), ())
-    if None in bodies:
-        bodies = tuple(body or b"" for body in bodies)
-    return pa.MapArray.from_arrays(pa.array(offsets(rows)), words(names), pa.array(bodies, pa.binary()))
 
 
 def unpacked_json(raw: Any) -> bytes:

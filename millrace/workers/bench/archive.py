@@ -16,6 +16,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from msgspec import Raw, Struct
@@ -48,6 +50,9 @@ WARM_SHARE = 0.1
 PATIENCE_SECONDS = 300.0
 FEATURES = 20
 KEPT = (REQUESTS, PREDICTIONS)
+PLACE = attrgetter("partition", "offset")
+WATCH_SECONDS = 0.1
+"""Between two looks at how many rows are there: each look costs both cores something."""
 
 
 class Report(Struct, frozen=True):
@@ -158,10 +163,13 @@ def insert(settings: Settings, rows: int) -> float:
 
 
 def _blocks(settings: Settings, topic: str) -> list[Block]:
-    builder, size = Builder(TABLES[topic]), settings.archiver.block_rows
-    place = Place("raw", 0, int(time.time()) + 3_600)
-    read = sorted(read_whole(settings, topic), key=lambda record: (record.partition, record.offset))
-    return [builder.build(read[start : start + size], place) for start in range(0, len(read), size)]
+    """The rows of a topic as full blocks of one partition each, which is what the archiver sends at best."""
+    builder, size, lease = Builder(TABLES[topic]), settings.archiver.block_rows, int(time.time()) + 3_600
+    blocks = []
+    for partition, found in groupby(sorted(read_whole(settings, topic), key=PLACE), attrgetter("partition")):
+        read = list(found)
+        blocks += [builder.build(read[start : start + size], Place("raw", partition, lease)) for start in range(0, len(read), size)]
+    return blocks
 
 
 def _watch(client: Client, rows: int, child: subprocess.Popen[bytes]) -> tuple[tuple[float, int], tuple[float, int]] | None:
@@ -177,7 +185,7 @@ def _watch(client: Client, rows: int, child: subprocess.Popen[bytes]) -> tuple[t
             return warm, (now, count)
         if now > deadline:
             raise Unavailable(f"{count} of {rows} rows after {PATIENCE_SECONDS:g} s")
-        time.sleep(0.05)
+        time.sleep(WATCH_SECONDS)
     return None
 
 

@@ -46,7 +46,7 @@ def archiver(rig: Rig, point: str = "", nth: int = 1, action: str = "kill") -> W
     return WorkerProcess(rig, point, nth, action, "tests.integration.archive.worker")
 
 
-def settle(rig: Rig, seconds: float = 30.0) -> Report:
+def settle(rig: Rig, seconds: float = 60.0) -> Report:
     """Wait until the archiver has caught up, and see that every record is one row."""
     report = verify(rig.settings, seconds)
     assert report.behind == 0, f"{report.behind} partitions behind"
@@ -77,7 +77,7 @@ class Load:
         self._stop.set()
         self._thread.join(60)
 
-    def reach(self, records: int, seconds: float = 30.0) -> None:
+    def reach(self, records: int, seconds: float = 60.0) -> None:
         """Wait until so many more records have been committed."""
         wanted = self.committed + records
         wait_until(lambda: self.committed >= wanted, seconds, f"{records} records published")
