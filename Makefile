@@ -3,8 +3,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# `make test PARALLEL="-n 2 --dist loadfile"` runs two files at a time: sooner, but the machine is then the bottleneck of some tests.
-PARALLEL ?=
+# Most tests wait for processes, so two files run at a time, each with a broker of its own; what waits longest goes first.
+# `make test PARALLEL=` runs everything one after another.
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 
 .PHONY: help setup demo test test-all check bench lock docs clean
@@ -31,11 +32,12 @@ check: setup ## Lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/architecture
 
+# The architecture is among the checks.
 test: check ## The whole suite, but for what takes minutes by itself
-	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/architecture -m "not slow" $(PARALLEL) $(ARGS)
 
-test-all: check ## The whole suite, long outages and many kills included
-	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+test-all: check ## The whole suite, long outages and many kills included, with other examples each time
+	$(BIN)/python -m pytest --ignore=tests/architecture --hypothesis-profile=search $(PARALLEL) $(ARGS)
 
 bench: setup ## Measure inference, latency and archiving against a bare loop, on this machine
 	$(BIN)/millrace bench inference

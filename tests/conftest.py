@@ -5,9 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from millrace.infra.embedded import kafka
 from millrace.infra.telemetry import InternalEvent, observed
 from tests.stack import Broker, ClickHouse
+
+# A busy machine is slow by chance, and a new seed finds something by chance: `make test` must do neither. `make test-all` searches.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("search", settings.get_profile("steady"), derandomize=False)
+settings.load_profile("steady")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Fetch the broker's jars once, before several processes of one run would do so at the same time."""
+    if getattr(session.config.option, "numprocesses", None) and not hasattr(session.config, "workerinput"):
+        kafka.classpath()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for processes goes first: with several files at a time, what is short and computes fills the gaps at the end."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from millrace.infra.clickhouse.blocks import Builder, Place
 from millrace.infra.clickhouse.client import Client
 from millrace.infra.clickhouse.migrate import migrate
 from millrace.infra.clickhouse.store import Store
+from millrace.infra.clickhouse.views import PLACE
 from millrace.infra.settings import ClickHouseSettings
 from millrace.schemas.record import Record
 from millrace.schemas.tables import TABLES
@@ -130,3 +131,46 @@ def test_one_decision_is_found_by_its_id(client: Client) -> None:
 def test_latency_is_told_by_minute_model_and_version(client: Client) -> None:
     sql = "SELECT model, version, shadow, predictions, round(p50_seconds, 3), max_seconds FROM v_latency ORDER BY version, shadow"
     assert rows(client, sql) == [("m", 1, False, 2, 0.1, 0.1), ("m", 2, False, 1, 0.1, 0.1), ("m", 9, True, 1, 0.1, 0.1)]
+
+
+def test_places_are_ordered_as_append_time_then_partition_then_offset(client: Client) -> None:
+    """The one number orders every pair as the three do, at the ends of their ranges too."""
+    number = PLACE.replace("{t}", "")
+    sql = f"""
+        WITH places AS (
+            SELECT (_appended, _partition, _offset) AS place, {number} AS number
+            FROM (SELECT fromUnixTimestamp64Milli(arrayJoin([0, 1, {APPENDED_MS}, 4102444800000]::Array(Int64)), 'UTC') AS _appended) AS a
+            CROSS JOIN (SELECT arrayJoin([0, 1, 7, 2097151]::Array(Int32)) AS _partition) AS b
+            CROSS JOIN (SELECT arrayJoin([0, 1, 4294967296, 9223372036854775807]::Array(Int64)) AS _offset) AS c
+        )
+        SELECT count(), countIf((x.place < y.place) != (x.number < y.number)) FROM places AS x CROSS JOIN places AS y"""
+    assert client.rows(sql) == [(64 * 64, 0)]
+
+
+def test_of_copies_in_other_partitions_the_first_appended_counts(client: Client) -> None:
+    placed = [
+        Record("predictions", partition, offset, appended, None, msgspec.json.encode(prediction("q", "r9", version=version)))
+        for partition, offset, appended, version in ((3, 5, APPENDED_MS + 9, 1), (2, 900, APPENDED_MS + 8, 2), (3, 4, APPENDED_MS + 8, 3))
+    ]
+    lease = int(client.rows("SELECT toUnixTimestamp(now())")[0][0]) + 60
+    for record in placed:
+        block = Builder(TABLES["predictions"]).build([record], Place("topic-id", record.partition, lease))
+        Store(client, 20).insert("predictions", block, f"copies-{record.place}")
+    assert rows(client, "SELECT version, duplicates FROM v_predictions WHERE request_id = 'r9'") == [(2, 2)]
+
+
+@pytest.mark.parametrize("asked", ["time >= now()", "unit_id = 'u2'", "requested < now()"])
+def test_what_is_asked_of_requests_narrows_what_is_read_of_the_rest(client: Client, asked: str) -> None:
+    """Predictions, assignments and outcomes are filtered by the ids of the requests before they are aggregated."""
+    question = f"SELECT outputs, variants, outcomes FROM {DATABASE}.v_decisions WHERE {asked}"
+    plan = [line for (line,) in client.rows(f"EXPLAIN PLAN actions = 0 {question} SETTINGS join_runtime_filter_min_probe_rows = 0")]
+    for table in ("predictions", "assignments", "outcomes"):
+        reads = [at for at, line in enumerate(plan) if f"ReadFromMergeTree ({DATABASE}.{table})" in line]
+        assert reads, plan
+        assert all("Apply runtime join filter" in plan[at - 1] for at in reads), plan
+
+
+@pytest.mark.parametrize("view", ["v_requests", "v_assignments", "v_decisions"])
+def test_a_client_that_joins_with_nulls_is_told_the_same(client: Client, view: str) -> None:
+    asked = f"SELECT * FROM {DATABASE}.{view} WHERE unit_id = 'u2'"
+    assert client.rows(f"{asked} SETTINGS join_use_nulls = 1") == client.rows(asked) != []

@@ -142,7 +142,7 @@ class Committing:
                 self._producer.begin_transaction()
                 for partition in range(PARTITIONS):
                     self._producer.produce(self._topic, b"%d" % number, partition=partition)
-                self._producer.commit_transaction(5)
+                self._producer.commit_transaction(2)
                 self.acknowledged.append(number)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,46 @@ def test_dead_letters_are_listed_and_shown_whole(prefix: str, settings: Settings
     assert (shown["reason"], shown["value"], shown["key"]) == (DEAD_LETTER.reason, '{"id":"order-1729","unit_id":42}', "customer-42")
     assert shown["headers"]["content-type"] == "application/json"
     assert "order-1729" in run("dead-letters", "show", "1")
+
+
+def publish_in_transactions(settings: Settings, records: Iterable[tuple[str, bool]]) -> None:
+    """Predictions for requests of these ids, each in a transaction of its own, on partition 0; those that are not kept are aborted."""
+    producer = clients.transactional_producer(settings, clients.Slot(f"test-{uuid.uuid4().hex}", 0))
+    producer.init_transactions(20)
+    for request_id, kept in records:
+        producer.begin_transaction()
+        value = codec(PREDICTIONS).encode(replace(PREDICTION, request_id=request_id))
+        producer.produce(clients.full_name(settings, PREDICTIONS), value, partition=0)
+        producer.flush(20)  # else what is aborted would never have been sent
+        (producer.commit_transaction if kept else producer.abort_transaction)(20)
+
+
+def tailed(*arguments: str) -> list[str]:
+    """The request ids that a tail of predictions shows."""
+    return [json.loads(line)["value"]["request_id"] for line in run("topics", "tail", "predictions", "--json", *arguments).splitlines()]
+
+
+def test_the_last_records_are_counted_as_a_committed_reader_sees_them(prefix: str, settings: Settings) -> None:
+    """Offsets do not count them: each transaction's marker takes one, and so does what was aborted."""
+    publish_in_transactions(settings, [*((f"k{number}", True) for number in range(5)), *((f"a{number}", False) for number in range(40))])
+    assert tailed("--from", "-1") == ["k4"]
+    assert tailed("--from", "-3") == ["k2", "k3", "k4"]
+    assert tailed("--from", "-100") == ["k0", "k1", "k2", "k3", "k4"]
+    publish(
+        settings,
+        [Outgoing("predictions", key.encode(), codec(PREDICTIONS).encode(replace(PREDICTION, request_id=key))) for key in "abcdefgh"],
+    )
+    shown = tailed("--from", "-1")
+    assert len(shown) == 2, "one of each partition"
+    assert set(shown) < set("abcdefgh")
+
+
+def test_the_search_for_the_last_records_is_bounded(prefix: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_in_transactions(settings, [("kept", True), *((f"a{number}", False) for number in range(40))])
+    monkeypatch.setattr("millrace.infra.kafka.last.REACH_OFFSETS", 60)
+    assert tailed("--from", "-1") == []
+    monkeypatch.setattr("millrace.infra.kafka.last.REACH_OFFSETS", 100)
+    assert tailed("--from", "-1") == ["kept"]
 
 
 def test_an_allowance_reaches_to_the_end_of_the_held_partition(prefix: str, settings: Settings) -> None:

@@ -180,6 +180,7 @@ def test_a_new_version_is_taken_up_under_load_without_a_pause_or_a_mixture(rig: 
         serve(settings, 1, shadows=(2,))
         process.wait_for("ModelLoaded", 3)
         time.sleep(0.5)
+        ended = datetime.now(UTC)
     with worker(rig):
         wait_until(lambda: len({one.request_id for one in events(settings, PREDICTIONS)}) == sent[0], ANSWER_SECONDS, "all are answered")
     predictions = events(settings, PREDICTIONS)
@@ -190,7 +191,8 @@ def test_a_new_version_is_taken_up_under_load_without_a_pause_or_a_mixture(rig: 
     by_time = [(one.time, one.version) for one in sorted(primary, key=lambda one: one.time)]
     changes = [now for (_, was), (_, now) in itertools.pairwise(by_time) if was != now]
     assert changes == [2, 1]
-    assert max((b - a).total_seconds() for (a, _), (b, _) in itertools.pairwise(by_time)) < 2
+    under_load = [time for time, _ in by_time if time < ended]  # what was left is answered after the next worker's start
+    assert max((b - a).total_seconds() for a, b in itertools.pairwise(under_load)) < 2
 
 
 def test_a_model_that_cannot_be_used_is_told_in_each_answer(rig: Rig) -> None:

@@ -54,7 +54,7 @@ def test_nothing_but_poison_is_held_at_the_cap_across_restarts_until_it_is_allow
         for _ in range(2):
             with InThread(rig) as worker:
                 assert worker.wait_for(Held).why == "dead-letters"
-                wait_until(lambda: len(letters(rig.settings)) == 10, 10, "ten dead letters")
+                wait_until(lambda: len(letters(rig.settings)) == 10, 60, "ten dead letters")
                 assert "held: dead-letters" in str(worker.telemetry.health.reason)
             assert (len(letters(rig.settings)), positions(rig)) == (10, {("requests", 0): 10})
         with InThread(rig) as worker:
@@ -64,11 +64,11 @@ def test_nothing_but_poison_is_held_at_the_cap_across_restarts_until_it_is_allow
             worker.wait_for(Released)
             assert worker.wait_for(AllowanceTaken).through == 29
             worker.wait_for(Held, 2)
-            wait_until(lambda: positions(rig) == {("requests", 0): 40}, 10, "held again, ten further")
+            wait_until(lambda: positions(rig) == {("requests", 0): 40}, 60, "held again, ten further")
             assert len(letters(rig.settings)) == 40
             allow(publisher, 3, 0, 49)
             settled(rig)
-            wait_until(lambda: worker.telemetry.health.reason is None, 10, "ready again")
+            wait_until(lambda: worker.telemetry.health.reason is None, 60, "ready again")
         assert check(gather(rig, publisher)) == []
         assert len(outputs(rig)) == 5
 
@@ -84,7 +84,7 @@ def test_one_poisoned_partition_does_not_hold_another(broker: Broker, tmp_path: 
         for number in range(50):
             publisher.send("requests", request(number, units[0]))
         publisher.flush()
-        wait_until(lambda: len(outputs(rig)) == 50, 10, "the other partition's answers")
+        wait_until(lambda: len(outputs(rig)) == 50, 60, "the other partition's answers")
         assert positions(rig) == {("requests", 0): 3, ("requests", 1): 50}
 
 

@@ -41,7 +41,7 @@ def test_a_backlog_gives_the_same_as_live_traffic(broker: Broker, tmp_path: Path
         rig.provision()
         offsets.reset(settings, "counter", [full_name(settings, topic) for topic in COUNTING.inputs], Start.EARLIEST)
         with WorkerProcess(rig) as worker:
-            wait_until(lambda: len(outputs(rig)) >= 2 * len(live), 30, "the backlog's answers")
+            wait_until(lambda: len(outputs(rig)) >= 2 * len(live), 60, "the backlog's answers")
             worker.drain()
     both = outputs(rig)
     assert len(both) == 2 * len(live)
@@ -81,7 +81,7 @@ def test_an_input_that_stalls_holds_the_other_within_a_limit(broker: Broker, tmp
             publisher.send("assignments", assignment(number, "u"))
         publisher.flush()
         held = worker.runner._owned.groups
-        wait_until(lambda: bool(held) and len(held[0].merge or ()) >= 200, 10, "records held aside")
+        wait_until(lambda: bool(held) and len(held[0].merge or ()) >= 200, 60, "records held aside")
         pause(0.5)
         assert len(held[0].merge or ()) <= 250
         assert outputs(rig) == []

@@ -27,7 +27,7 @@ def forget_offsets(rig: Rig) -> None:
         (future,) = client.delete_consumer_groups([group]).values()
         return future.exception() is None
 
-    wait_until(deleted, 20, f"group {group} deleted")
+    wait_until(deleted, 60, f"group {group} deleted")
 
 
 def delete_topic(rig: Rig) -> None:
@@ -106,7 +106,7 @@ def test_joined_topics_that_differ_in_partitions(broker: Broker, tmp_path: Path)
     rig = Rig.on(broker, tmp_path, COUNTING).provision()
     delete_topic(rig)
     other = Rig(Bench("none", "nobody", (), ECHO.output, ECHO.make, stateless=True), rig.tree)
-    wait_until(lambda: provisions(other.at(kafka=rig.tree["kafka"] | {"partitions": 3})), 10, "assignments with three partitions")
+    wait_until(lambda: provisions(other.at(kafka=rig.tree["kafka"] | {"partitions": 3})), 60, "assignments with three partitions")
     with InThread(rig) as worker:
         error = worker.error()
         assert isinstance(error, NotCoPartitioned)

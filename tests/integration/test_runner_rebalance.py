@@ -43,7 +43,7 @@ def test_drained_under_load(broker: Broker, tmp_path: Path, bench: Bench) -> Non
             with WorkerProcess(rig) as worker:
                 worker.wait_for("Assigned")
                 pause(0.5)
-                worker.drain(10)
+                worker.drain()
                 assert [line["signal"] for line in worker.events("Draining")] == ["SIGTERM"]
                 assert worker.events("Stopped")
         publisher.stop()

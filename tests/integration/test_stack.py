@@ -18,7 +18,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from millrace.infra.embedded import stack_file
+from millrace.infra.embedded import kafka, stack_file
 from millrace.infra.embedded.processes import find
 from millrace.infra.settings import Settings, StackSettings
 from millrace.workers.stack.status import status
@@ -185,7 +185,7 @@ def test_after_a_crash_of_up_the_next_one_cleans(millrace: Millrace) -> None:
     frozen = millrace.process("clickhouse")["pid"]
     os.kill(frozen, signal.SIGSTOP)  # so that it cannot follow its supervisor by itself
     os.kill(stack.supervisor.pid, signal.SIGKILL)
-    wait_until(lambda: find(stack.supervisor) is None, 5, "up is gone")
+    wait_until(lambda: find(stack.supervisor) is None, 60, "up is gone")
     assert "millrace up was killed" in millrace("status", code=1).stderr
     assert psutil.pid_exists(frozen)
 
@@ -197,7 +197,7 @@ def test_after_a_crash_of_up_the_next_one_cleans(millrace: Millrace) -> None:
     os.kill(millrace.process("clickhouse")["pid"], signal.SIGSTOP)
     os.kill(millrace.supervisor(), signal.SIGKILL)
     assert "stopped" in millrace("down").stdout, "down cleans as well"
-    wait_until(lambda: running(millrace.data) == [], 20, "the broker, told by the kernel, has ended too")
+    wait_until(lambda: running(millrace.data) == [], 60, "the broker, told by the kernel, has ended too")
     millrace.status(code=3)
 
 
@@ -207,8 +207,8 @@ def test_killed_places_come_back_with_their_data(stack: Millrace) -> None:
     for name in ("clickhouse", "kafka"):
         before = stack.process(name)["pid"]
         os.kill(before, signal.SIGKILL)
-        wait_until(lambda name=name: stack.process(name)["restarts"] == 1, 10, f"{name} started again")  # type: ignore[misc]
-        wait_until(lambda name=name: stack.process(name)["state"] == "ready", 20, f"{name} ready again")  # type: ignore[misc]
+        wait_until(lambda name=name: stack.process(name)["restarts"] == 1, 60, f"{name} started again")  # type: ignore[misc]
+        wait_until(lambda name=name: stack.process(name)["state"] == "ready", 60, f"{name} ready again")  # type: ignore[misc]
         assert stack.process(name)["pid"] != before
     assert end_offset(stack.kafka, "requests") == kept
     metrics = urllib.request.urlopen(f"http://127.0.0.1:{stack.base + 3}/metrics", timeout=5).read().decode()
@@ -217,7 +217,7 @@ def test_killed_places_come_back_with_their_data(stack: Millrace) -> None:
 
 def test_ctrl_c_stops_everything(millrace: Millrace) -> None:
     process = millrace.foreground()
-    wait_until(lambda: millrace.process("kafka") != {}, 20, "status while starting")
+    wait_until(lambda: millrace.process("kafka") != {}, 60, "status while starting")
     wait_until(lambda: (stack := stack_file.read(millrace.data)) is not None and stack.settled, 40, "ready")
     assert pings(millrace.clickhouse)
     os.killpg(process.pid, signal.SIGINT)
@@ -232,7 +232,7 @@ def test_a_start_that_cannot_work_says_why_and_leaves_nothing(millrace: Millrace
     (millrace.data / "kafka" / "log").mkdir(parents=True)
     (millrace.data / "kafka" / "version").write_text("9.9.9")
     said = millrace.up(code=3).stderr
-    assert "was formatted by Kafka 9.9.9, this is 4.3.1" in said
+    assert f"was formatted by Kafka 9.9.9, this is {kafka.VERSION}" in said
     assert str(millrace.data / "logs" / "up.log") in said
     millrace.status(code=3)
 

@@ -66,7 +66,7 @@ class Bench:
         command = (sys.executable, "-c", SCRIPT, str(port), mode)
         return Child(name, name[:-2], command, http_ok(port, "/health/ready"), {"LANG": "C"}, stop_seconds, port)
 
-    def run(self, *stages: list[Child], seconds: float = 5.0) -> None:
+    def run(self, *stages: list[Child], seconds: float = 60.0) -> None:
         site = Site(self.folder, Addresses("127.0.0.1:1", "http://127.0.0.1:2"), 1.0)
         self.supervisor = Supervisor(site, stages, self.ended.append, self.stop)
         self._thread = threading.Thread(target=self._life, args=(len(stages), seconds))
@@ -114,7 +114,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def test_stages_start_in_order_and_stop_in_reverse(bench: Bench) -> None:
     bench.run([bench.child("place-0", "good")], [bench.child("worker-1", "good"), bench.child("worker-2", "good")])
-    wait_until(bench.settled, 10, "all ready")
+    wait_until(bench.settled, 60, "all ready")
     created = {name: entry.identity.created for name, entry in bench.entries().items() if entry.identity}
     assert created["place-0"] < min(created["worker-1"], created["worker-2"])
     bench.end()
@@ -126,55 +126,55 @@ def test_stages_start_in_order_and_stop_in_reverse(bench: Bench) -> None:
 
 def test_a_killed_child_is_started_again_and_counted(bench: Bench) -> None:
     bench.run([bench.child("worker-0", "good")])
-    wait_until(bench.settled, 10, "ready")
+    wait_until(bench.settled, 60, "ready")
     for restarts in (1, 2):
         os.kill(bench.pid("worker-0"), signal.SIGKILL)
-        wait_until(lambda n=restarts: bench.entries()["worker-0"].restarts == n, 5, "started again")  # type: ignore[misc]
-        wait_until(lambda: bench.entries()["worker-0"].state == "ready", 5, "ready again")
+        wait_until(lambda n=restarts: bench.entries()["worker-0"].restarts == n, 60, "started again")  # type: ignore[misc]
+        wait_until(lambda: bench.entries()["worker-0"].state == "ready", 60, "ready again")
     assert [(end.exit_code, end.backoff_seconds) for end in bench.ended] == [(-9, 0.25), (-9, 0.5)]
 
 
 def test_status_tells_lag_uptime_and_last_error(bench: Bench) -> None:
     bench.run([bench.child("worker-0", "good")])
-    wait_until(bench.settled, 10, "ready")
+    wait_until(bench.settled, 60, "ready")
     found, verdict = status(Settings(stack=StackSettings(data=str(bench.folder))))
     row = found.processes[0]
     assert verdict is Verdict.GOOD
     assert (row.name, row.role, row.pid, row.state, row.lag) == ("worker-0", "worker", bench.pid("worker-0"), "ready", 12)
     assert row.last_error == "I am good"
     assert row.uptime_seconds is not None
-    assert 0 <= row.uptime_seconds < 20
+    assert 0 <= row.uptime_seconds < 120
 
 
 def test_a_child_that_keeps_ending_is_given_up_waiting_for_but_not_given_up(bench: Bench) -> None:
     started = time.monotonic()
     bench.run([bench.child("worker-0", "mortal"), bench.child("worker-1", "good")], seconds=60)
-    wait_until(bench.settled, 20, "settled without it")
+    wait_until(bench.settled, 60, "settled without it")
     assert bench.late == [["worker-0"]]
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 40  # a child that does not keep ending is waited for for 60 s
     before = bench.entries()["worker-0"].restarts
-    wait_until(lambda: bench.entries()["worker-0"].restarts > before, 5, "it is still tried")
+    wait_until(lambda: bench.entries()["worker-0"].restarts > before, 60, "it is still tried")
     _, verdict = status(Settings(stack=StackSettings(data=str(bench.folder))))
     assert verdict is Verdict.PROBLEMS
 
 
 def test_a_child_that_refuses_its_settings_has_failed(bench: Bench) -> None:
     bench.run([bench.child("worker-0", "misused")], seconds=60)
-    wait_until(bench.settled, 10, "settled")
+    wait_until(bench.settled, 60, "settled")
     assert (bench.late, bench.entries()["worker-0"].state) == ([["worker-0"]], "failed")
     assert bench.entries()["worker-0"].restarts == 0
 
 
 def test_a_child_that_is_never_ready_is_waited_for_so_long(bench: Bench) -> None:
     bench.run([bench.child("worker-0", "busy")], seconds=1.0)
-    wait_until(bench.settled, 5, "settled")
+    wait_until(bench.settled, 60, "settled")
     assert bench.late == [["worker-0"]]
     assert bench.entries()["worker-0"].state == "starting"
 
 
 def test_a_full_disk_does_not_end_the_stack(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.run([bench.child("worker-0", "good")])
-    wait_until(bench.settled, 10, "ready")
+    wait_until(bench.settled, 60, "ready")
     before = bench.pid("worker-0")
 
     def full(data: Path, stack: object) -> None:
@@ -183,25 +183,25 @@ def test_a_full_disk_does_not_end_the_stack(bench: Bench, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(stack_file, "write", full)
         os.kill(before, signal.SIGKILL)
-        wait_until(lambda: len(bench.ended) == 1, 5, "seen")
+        wait_until(lambda: len(bench.ended) == 1, 60, "seen")
         time.sleep(0.5)
-    wait_until(lambda: bench.entries()["worker-0"].restarts == 1, 5, "recorded once there is room")
+    wait_until(lambda: bench.entries()["worker-0"].restarts == 1, 60, "recorded once there is room")
     assert bench.pid("worker-0") != before
 
 
 def test_a_deaf_child_is_killed_after_its_time(bench: Bench) -> None:
     bench.run([bench.child("worker-0", "deaf", stop_seconds=0.5)])
-    wait_until(bench.settled, 10, "ready")
+    wait_until(bench.settled, 60, "ready")
     identity = bench.entries()["worker-0"].identity
     started = time.monotonic()
     bench.end()
-    assert 0.5 <= time.monotonic() - started < 3
+    assert 0.5 <= time.monotonic() - started < 20
     assert find(identity) is None
 
 
 def test_asked_twice_it_does_not_wait(bench: Bench) -> None:
     bench.run([bench.child("worker-0", "deaf", stop_seconds=60)])
-    wait_until(bench.settled, 10, "ready")
+    wait_until(bench.settled, 60, "ready")
     bench.stop()
     bench.end()
     assert bench.entries()["worker-0"].state == "stopped"
@@ -209,7 +209,7 @@ def test_asked_twice_it_does_not_wait(bench: Bench) -> None:
 
 def test_a_stop_while_starting_starts_no_more(bench: Bench) -> None:
     bench.run([bench.child("place-0", "busy")], [bench.child("worker-1", "good")], seconds=60)
-    wait_until(lambda: "place-0" in bench.entries(), 5, "started")
+    wait_until(lambda: "place-0" in bench.entries(), 60, "started")
     bench.end()
     assert bench.late == [["stopped while starting"]]
     assert bench.entries()["worker-1"].identity is None

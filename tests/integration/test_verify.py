@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,10 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from millrace.infra.clickhouse.client import Client
+from millrace.infra.kafka.clients import describe, full_name
+from millrace.infra.kafka.scan import Chunk, Dropped, Scan
+from millrace.infra.kafka.whole import read_whole
+from millrace.schemas.topics import OUTCOMES, REQUESTS
 from millrace.workers.verify import Checked, verify
 from tests.integration.archive import Load, archive_rig, archiver, settle
 from tests.integration.harness.rig import Rig
@@ -83,6 +88,59 @@ def test_rows_that_the_log_no_longer_has_are_not_judged(rig: Rig, broker: Broker
     found = next(one for one in verify(rig.settings, 0).partitions if (one.topic, one.partition) == ("outcomes", 0))
     assert found.start == 100
     assert found.clean
+
+
+@pytest.fixture
+def scan(rig: Rig) -> Iterator[Scan]:
+    made = Scan(rig.settings)
+    yield made
+    made.close()
+
+
+class Watched:
+    """A consumer whose assignments are written down."""
+
+    def __init__(self, consumer: Any) -> None:
+        self.assigned: list[Any] = []
+        self._consumer = consumer
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        self.assigned.append(places)
+        self._consumer.assign(places)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+
+def test_all_partitions_are_read_at_the_same_time_and_come_whole_in_chunks(rig: Rig, scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after another, each would wait for the fetch in which the one before learnt that it is at its end."""
+    infos = describe(rig.settings, [full_name(rig.settings, topic) for topic in (REQUESTS, OUTCOMES)])
+    places = [(name, number) for name, info in infos.items() for number in range(info.partitions)]
+    starts, ends = scan.starts(places), scan.ends(places)
+    consumer = Watched(scan._consumer)
+    monkeypatch.setattr(scan, "_consumer", consumer)
+    found: dict[tuple[str, int], list[Chunk]] = {place: [] for place in places}
+    for read in scan.offsets({place: (starts[place], ends[place]) for place in places}, 7):
+        assert isinstance(read, Chunk)
+        found[read.place].append(read)
+    assert len(consumer.assigned) == 1
+    records = [record for topic in (REQUESTS, OUTCOMES) for record in read_whole(rig.settings, topic)]
+    assert len(records) > 400
+    for place, chunks in found.items():
+        assert [starts[place], *(chunk.high for chunk in chunks)] == [*(chunk.low for chunk in chunks), ends[place]]
+        assert all(len(chunk.offsets) <= 7 for chunk in chunks)
+        wanted = [record.offset for record in records if (full_name(rig.settings, record.topic), record.partition) == place]
+        assert [int(offset) for chunk in chunks for offset in chunk.offsets] == wanted
+
+
+def test_a_log_that_drops_what_is_being_read_is_told_apart_and_the_others_come_whole(rig: Rig, scan: Scan) -> None:
+    gone, kept = (full_name(rig.settings, OUTCOMES), 0), (full_name(rig.settings, REQUESTS), 1)
+    starts, ends = scan.starts([gone, kept]), scan.ends([gone, kept])
+    assert starts[gone] > 0
+    read = list(scan.offsets({gone: (0, ends[gone]), kept: (0, ends[kept])}, 1_000_000))
+    assert Dropped(gone) in read
+    assert [one.high for one in read if isinstance(one, Chunk)] == [ends[kept]]
+    assert [one.place for one in scan.offsets({gone: (starts[gone], ends[gone])}, 1_000_000)] == [gone]
 
 
 def command(rig: Rig, *arguments: str) -> tuple[int, Any]:

@@ -254,7 +254,7 @@ def test_the_analysts_settings_are_clamped() -> None:
     assert admitted({}, caps) == full
     assert admitted({"max_execution_time": "0", "max_memory_usage": "101", "max_threads": "nan", "readonly": "0"}, caps) == full
     assert admitted({"max_execution_time": "1", "max_block_size": "7"}, caps) == full | {"max_execution_time": "1.0", "max_block_size": "7"}
-    for name, value in (("allow_ddl", "1"), ("max_threads", "many")):
+    for name, value in (("allow_ddl", "1"), ("max_threads", "many"), ("join_use_nulls", "1")):
         with pytest.raises(QueryError) as refused:
             admitted({name: value}, caps)
         assert refused.value.code == 164

@@ -79,7 +79,7 @@ def ready(place: OnnxModels, target: tuple[str, int]) -> Any:
             return False
         return True
 
-    wait_until(loaded, 20, f"{target} is loaded")
+    wait_until(loaded, 60, f"{target} is loaded")
     return found[-1]
 
 
@@ -121,7 +121,7 @@ def test_a_store_that_is_away_is_asked_again(place: OnnxModels, shelf: Shelf) ->
     shelf.objects["here"], shelf.away = big.data, True
     place.add(replace(big, data=b"", location="here"))
     place.want({("m", 1)})
-    wait_until(lambda: shelf.asked > 0, 10, "asked")
+    wait_until(lambda: shelf.asked > 0, 60, "asked")
     with pytest.raises(NotNow, match=r"being loaded|cannot be fetched yet"):
         place.get(("m", 1))
     shelf.away = False

@@ -104,6 +104,21 @@ def ask(
         connection.close()
 
 
+def under_way(url: str, statements: int, seconds: float = 20.0) -> None:
+    """Wait until at least so many statements are in progress."""
+    until = time.monotonic() + seconds
+    while _in_progress(url) < statements:
+        if time.monotonic() > until:
+            raise AssertionError(f"never were {statements} statements under way")
+        time.sleep(0.02)
+    time.sleep(0.05)  # from being known to having a place
+
+
+def _in_progress(url: str) -> float:
+    metrics = ask(url, path="/metrics", method="GET").text.splitlines()
+    return float(next(line for line in metrics if line.startswith("clickhouse_endpoint_running ")).split()[1])
+
+
 def expect(url: str, body: bytes | str, **params: Any) -> str:
     """The text of an answer that must be a success."""
     reply = ask(url, body, **params)

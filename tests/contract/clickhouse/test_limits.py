@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.contract.clickhouse.endpoint import Endpoint, Reply, ask, expect
+from tests.contract.clickhouse.endpoint import Endpoint, Reply, ask, expect, under_way
 
 FOREVER = "SELECT sum(cityHash64(number)) FROM numbers(1000000000000)"
 RUNNING = "SELECT count() FROM system.processes WHERE query LIKE '%cityHash64(number)%' AND query NOT LIKE '%processes%'"
@@ -42,13 +42,12 @@ def post(sql: str) -> bytes:
     return f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(sql)}\r\n\r\n{sql}".encode()
 
 
-def becomes(condition: Callable[[], bool], seconds: float) -> float:
-    """Seconds until the condition held."""
+def becomes(condition: Callable[[], bool]) -> None:
+    """Wait until the condition holds."""
     begun = time.monotonic()
     while not condition():
-        assert time.monotonic() - begun < seconds
+        assert time.monotonic() - begun < 20
         time.sleep(0.02)
-    return time.monotonic() - begun
 
 
 def is_running(url: str, count: int) -> Callable[[], bool]:
@@ -58,15 +57,15 @@ def is_running(url: str, count: int) -> Callable[[], bool]:
 def test_queries_run_in_parallel(endpoint: Endpoint) -> None:
     begun = time.monotonic()
     with ThreadPoolExecutor(6) as pool:
-        replies = list(pool.map(lambda _: ask(endpoint.url, "SELECT sleep(0.5)"), range(6)))
+        replies = list(pool.map(lambda _: ask(endpoint.url, "SELECT sleep(1)"), range(6)))
     assert [reply.text for reply in replies] == ["0\n"] * 6
-    assert time.monotonic() - begun < 2.0
+    assert time.monotonic() - begun < 5  # one after another they take 6 s
 
 
 def test_a_query_too_many_waits_and_is_then_refused(narrow: Endpoint) -> None:
     with ThreadPoolExecutor(3) as pool:
-        slow = [pool.submit(ask, narrow.url, "SELECT sleep(1.2)") for _ in range(2)]
-        time.sleep(0.2)
+        slow = [pool.submit(ask, narrow.url, "SELECT sleep(2)") for _ in range(2)]
+        under_way(narrow.url, 2)
         refused = ask(narrow.url, "SELECT 1")
         assert (refused.code, refused.status) == (202, 429)
         assert "Maximum: 2" in refused.text
@@ -77,7 +76,7 @@ def test_a_query_too_many_waits_and_is_then_refused(narrow: Endpoint) -> None:
 def test_inserts_have_places_of_their_own(narrow: Endpoint) -> None:
     with ThreadPoolExecutor(2) as pool:
         slow = [pool.submit(ask, narrow.url, "SELECT sleep(0.8)") for _ in range(2)]
-        time.sleep(0.2)
+        under_way(narrow.url, 2)
         assert ask(narrow.url, "INSERT INTO t FORMAT TSV\n1\n").status == 200
         assert [one.result().status for one in slow] == [200, 200]
 
@@ -85,8 +84,8 @@ def test_inserts_have_places_of_their_own(narrow: Endpoint) -> None:
 def test_analysts_leave_a_place_for_workers(narrow: Endpoint) -> None:
     with ThreadPoolExecutor(3) as pool:
         slow: list[Reply] = []
-        workers = [pool.submit(lambda: slow.append(ask(narrow.url, "SELECT sleep(0.3)", user="analyst"))) for _ in range(3)]
-        time.sleep(0.1)
+        workers = [pool.submit(lambda: slow.append(ask(narrow.url, "SELECT sleep(1.5)", user="analyst"))) for _ in range(3)]
+        under_way(narrow.url, 1)
         assert ask(narrow.url, "SELECT 1").text == "1\n"
         for worker in workers:
             worker.result()
@@ -114,9 +113,9 @@ def test_bodies_together_have_a_limit_too(narrow: Endpoint) -> None:
     body = b"1\n" * (500 << 10)
     head = f"POST /?query=INSERT+INTO+t+FORMAT+TSV HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with send(narrow.url, head + body[:-2]):
-        becomes(lambda: "clickhouse_endpoint_spooled_bytes 0.0" not in ask(narrow.url, path="/metrics", method="GET").text, 5)
+        becomes(lambda: "clickhouse_endpoint_spooled_bytes 0.0" not in ask(narrow.url, path="/metrics", method="GET").text)
         assert ask(narrow.url, body, query="INSERT INTO t FORMAT TSV").code == 241
-    becomes(lambda: "clickhouse_endpoint_spooled_bytes 0.0" in ask(narrow.url, path="/metrics", method="GET").text, 5)
+    becomes(lambda: "clickhouse_endpoint_spooled_bytes 0.0" in ask(narrow.url, path="/metrics", method="GET").text)
     assert ask(narrow.url, body, query="INSERT INTO t FORMAT TSV").status == 200
 
 
@@ -163,7 +162,7 @@ def test_connections_have_a_limit(narrow: Endpoint) -> None:
     finally:
         for connection in idle:
             connection.close()
-    becomes(lambda: ask(narrow.url, "SELECT 1").status == 200, 5)
+    becomes(lambda: ask(narrow.url, "SELECT 1").status == 200)
 
 
 def test_an_idle_connection_is_closed(narrow: Endpoint) -> None:
@@ -178,17 +177,17 @@ def test_an_idle_connection_is_closed(narrow: Endpoint) -> None:
 )
 def test_a_client_that_goes_away_ends_its_query(endpoint: Endpoint, sql: str) -> None:
     connection = send(endpoint.url, post(sql))
-    becomes(is_running(endpoint.url, 1), 5)
+    becomes(is_running(endpoint.url, 1))
     connection.close()
-    assert becomes(is_running(endpoint.url, 0), 5) < 2
+    becomes(is_running(endpoint.url, 0))
 
 
 def test_a_client_that_goes_away_in_the_middle_of_a_stream_ends_its_query(endpoint: Endpoint) -> None:
     connection = send(endpoint.url, post("SELECT number, cityHash64(number) FROM numbers(1000000000000) FORMAT TSV"))
     assert connection.recv(1 << 16)
-    becomes(is_running(endpoint.url, 1), 5)
+    becomes(is_running(endpoint.url, 1))
     connection.close()
-    assert becomes(is_running(endpoint.url, 0), 5) < 2
+    becomes(is_running(endpoint.url, 0))
 
 
 def test_a_client_that_goes_away_half_way_through_its_body_stores_nothing(endpoint: Endpoint) -> None:
@@ -196,14 +195,14 @@ def test_a_client_that_goes_away_half_way_through_its_body_stores_nothing(endpoi
     send(
         endpoint.url, b"POST /?query=INSERT+INTO+half+FORMAT+TSV HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n1\n2\n"
     ).close()
-    endpoint.wait_for("query", 5, error=210)
+    endpoint.wait_for("query", 20, error=210)
     assert expect(endpoint.url, "SELECT count() FROM half") == "0\n"
 
 
 def test_one_query_id_runs_once_at_a_time(endpoint: Endpoint) -> None:
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(ask, endpoint.url, "SELECT sleep(0.6)", query_id="same")
-        time.sleep(0.2)
+        first = pool.submit(ask, endpoint.url, "SELECT sleep(1)", query_id="same")
+        under_way(endpoint.url, 1)
         assert ask(endpoint.url, "SELECT 1", query_id="same").code == 216
         assert first.result().status == 200
     assert ask(endpoint.url, "SELECT 1", query_id="same").status == 200
@@ -212,7 +211,7 @@ def test_one_query_id_runs_once_at_a_time(endpoint: Endpoint) -> None:
 def test_many_short_queries_leave_nothing_open(endpoint: Endpoint) -> None:
     process = psutil.Process(endpoint.process.pid)
     expect(endpoint.url, "CREATE TABLE IF NOT EXISTS many (a UInt32) ENGINE = MergeTree ORDER BY a")
-    becomes(lambda: ask(endpoint.url, "SELECT 1").status == 200, 5)
+    becomes(lambda: ask(endpoint.url, "SELECT 1").status == 200)
     before = process.num_fds()
     for number in range(60):
         ask(endpoint.url, f"INSERT INTO many FORMAT TSV\n{number}\n")

@@ -70,7 +70,7 @@ class WorkerProcess:
         parsed = [json.loads(line) for line in self.lines if line.startswith("{") and line.endswith("}")]
         return [line for line in parsed if line.get("event") == name]
 
-    def wait_for(self, name: str, times: int = 1, seconds: float = 20.0) -> dict[str, Any]:
+    def wait_for(self, name: str, times: int = 1, seconds: float = 60.0) -> dict[str, Any]:
         """Wait until it has logged an internal event so often; the last of them."""
         wait_until(lambda: len(self.events(name)) >= times or not self.alive, seconds, f"{times} of {name} in {self._log}")
         found = self.events(name)
@@ -81,7 +81,7 @@ class WorkerProcess:
     def kill(self) -> None:
         """End it as a crash would."""
         self._signal(signal.SIGKILL)
-        self._process.wait(20)
+        self._process.wait(60)
 
     def freeze(self) -> None:
         """Stop it in its tracks, with its connections open."""
@@ -95,15 +95,16 @@ class WorkerProcess:
         """Ask it to end."""
         self._signal(signal.SIGTERM)
 
-    def wait(self, seconds: float = 30.0) -> int:
+    def wait(self, seconds: float = 60.0) -> int:
         """Wait for its end; the exit code, negative for a signal."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {seconds} s:\n{self._log.read_text()[-3000:]}") from None
 
-    def drain(self, seconds: float = 30.0) -> None:
-        """Ask it to end and see that it does so well."""
+    def drain(self, seconds: float = 60.0) -> None:
+        """Ask it to end, once it is at work, and see that it does so well. While it starts, a signal ends it as it ends any process."""
+        self.wait_for("Assigned")
         self.terminate()
         code = self.wait(seconds)
         if code != 0:

@@ -51,7 +51,7 @@ def gather(rig: Rig, publisher: Publisher | None = None) -> Evidence:
     )
 
 
-def settled(rig: Rig, worker: WorkerProcess | None = None, seconds: float = 30.0) -> None:
+def settled(rig: Rig, worker: WorkerProcess | None = None, seconds: float = 60.0) -> None:
     """Wait until everything is there that the committed inputs bring out, state included; fail at once where ``worker`` has ended."""
     wanted = recomputed(rig)
     ids = {answer.id for answer in wanted.answers}

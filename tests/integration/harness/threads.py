@@ -54,7 +54,7 @@ class InThread:
             raise AssertionError("the runner does not end")
         self.telemetry.close()
 
-    def error(self, seconds: float = 30.0) -> BaseException:
+    def error(self, seconds: float = 60.0) -> BaseException:
         """Wait until the runner ends by itself; what it raised."""
         wait_until(lambda: not self._thread.is_alive(), seconds, "the runner stops by itself")
         if self._raised is None:
@@ -66,7 +66,7 @@ class InThread:
         """The internal events of one kind, so far."""
         return [event for event in self.events if isinstance(event, kind)]
 
-    def wait_for(self, kind: type[E], times: int = 1, seconds: float = 20.0) -> E:
+    def wait_for(self, kind: type[E], times: int = 1, seconds: float = 60.0) -> E:
         """Wait for an internal event; the last of that kind."""
         wait_until(lambda: len(self.seen(kind)) >= times or not self._thread.is_alive(), seconds, f"{times} of {kind.__name__}")
         found = self.seen(kind)
