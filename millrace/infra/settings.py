@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -200,17 +201,41 @@ class Settings(Section, frozen=True):
         return Path(self.objects.folder).expanduser() if self.objects.folder else self.stack.folder / "objects"
 
 
+DEFAULT = "default"
+MASK = "***"
+CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+CLIENT_SECRETS = re.compile(r"password|secret|token|jaas|pem$|oauthbearer\.config")
+"""Of the settings that are handed to librdkafka, those that are not shown."""
 SHORT = {"MILLRACE_KAFKA": "kafka.address", "MILLRACE_CLICKHOUSE": "clickhouse.address", "MILLRACE_DATA": "stack.data"}
 
 
 def load(file: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings of this process; raise SettingsError naming the key and what it should be."""
     env = os.environ if environ is None else environ
-    path = file or (Path(env["MILLRACE_SETTINGS"]) if env.get("MILLRACE_SETTINGS") else None)
+    path = file or _file(env)
     tree = _from_file(path) if path else {}
     for name, value in sorted(env.items()):
         _put(tree, name, value)
     return convert(tree)
+
+
+class Shown(Struct, frozen=True):
+    """One key, its value as it is in effect, and where that comes from: ``default``, the file, or a variable's name."""
+
+    key: str
+    value: Any
+    origin: str
+
+
+def shown(settings: Settings, environ: Mapping[str, str] | None = None) -> list[Shown]:
+    """All keys of settings that were loaded from here, secrets masked."""
+    env = os.environ if environ is None else environ
+    path = _file(env)
+    origins = {key: str(path) for key in _leaves(_from_file(path))} if path else {}
+    for name in sorted(env):
+        if keys := _keys(name):
+            origins[".".join(keys[:2])] = name
+    return [Shown(key, value, origins.get(key, DEFAULT)) for key, value in _leaves(to_plain(settings)).items()]
 
 
 def convert(tree: Mapping[str, Any]) -> Settings:
@@ -222,9 +247,9 @@ def convert(tree: Mapping[str, Any]) -> Settings:
 
 
 def to_plain(settings: Section) -> dict[str, Any]:
-    """The tree as plain values with secrets masked, for showing."""
-    plain: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=lambda secret: "***" if secret else "")
-    return plain
+    """The tree as plain values with secrets masked, for showing: passwords, those among the Kafka client's settings, and in addresses."""
+    plain: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=lambda secret: MASK if secret else "")
+    return {name: _masked(value) for name, value in plain.items()}
 
 
 def process_environment() -> dict[str, str]:
@@ -246,10 +271,39 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"settings file {path} is not TOML: {error}") from None
 
 
-def _put(tree: dict[str, Any], name: str, value: str) -> None:
+def _file(env: Mapping[str, str]) -> Path | None:
+    return Path(env["MILLRACE_SETTINGS"]) if env.get("MILLRACE_SETTINGS") else None
+
+
+def _keys(name: str) -> list[str]:
+    """Section and key that a variable sets; none where it is none of ours."""
     if name == "MILLRACE_SETTINGS" or not name.startswith("MILLRACE_"):
+        return []
+    return (SHORT.get(name) or name.removeprefix("MILLRACE_").lower().replace("__", ".")).split(".")
+
+
+def _leaves(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys as ``section.key``, those at the top as they are."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= {f"{name}.{key}": leaf for key, leaf in value.items()} if isinstance(value, dict) else {name: value}
+    return found
+
+
+def _masked(value: Any, name: str = "") -> Any:
+    """A value without what only its owner may know."""
+    if isinstance(value, dict):
+        return {key: _masked(inner, key) for key, inner in value.items()}
+    if not isinstance(value, str):
+        return value
+    return MASK if value and CLIENT_SECRETS.search(name) else CREDENTIALS.sub(f"{MASK}@", value)
+
+
+def _put(tree: dict[str, Any], name: str, value: str) -> None:
+    keys = _keys(name)
+    if not keys:
         return
-    *sections, key = (SHORT.get(name) or name.removeprefix("MILLRACE_").lower().replace("__", ".")).split(".")
+    *sections, key = keys
     for section in sections:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):

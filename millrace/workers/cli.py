@@ -17,13 +17,14 @@ from millrace.workers.commands import (
     models,
     predict,
     provision,
+    settings,
     sql,
     stack,
     topics,
 )
 from millrace.workers.commands.common import EXIT_PROBLEMS, EXIT_UNAVAILABLE, EXIT_USAGE
 
-GROUPS = (stack, demo, predict, models, experiments, topics, dead_letters, sql, archive, provision, bench, asyncapi)
+GROUPS = (stack, demo, predict, models, experiments, topics, dead_letters, sql, archive, provision, settings, bench, asyncapi)
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(

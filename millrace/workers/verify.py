@@ -7,7 +7,7 @@ no longer has what they came from; neither are unknown rows of a compacted topic
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
@@ -23,7 +23,7 @@ from millrace.schemas.topics import TOPICS, Kind, Topic
 from millrace.streams.reconcile import Difference, Run, above, total
 
 ROLE = "archiver"
-CHUNK_OFFSETS = 200_000
+CHUNK_OFFSETS = 50_000
 WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.2
 
@@ -78,10 +78,8 @@ def verify(settings: Settings, wait_seconds: float = WAIT_SECONDS, say: Callable
     try:
         ends = scan.ends((name, number) for name, info in infos.items() for number in range(info.partitions))
         behind = _wait(settings, infos, ends, time.monotonic() + wait_seconds)
-        checked = []
-        for place, end in sorted(ends.items()):
-            say(f"comparing {place[0]}/{place[1]}")
-            checked.append(_check(scan, store, names[place[0]], (place, infos[place[0]].topic_id), end))
+        say(f"comparing {len(ends)} partitions of {len(infos)} topics")
+        checked = Comparison(scan, store, {place: (names[place[0]], infos[place[0]].topic_id) for place in ends}).check(ends)
     finally:
         scan.close()
     return _sum(checked, len(behind), time.monotonic() - began)
@@ -97,19 +95,40 @@ def _wait(settings: Settings, infos: dict[str, TopicInfo], ends: dict[Place, int
         time.sleep(POLL_SECONDS)
 
 
-def _check(scan: Scan, store: Store, topic: Topic, which: tuple[Place, str], end: int) -> Checked:
-    """Compare one partition; begin again where the log drops what is being read."""
-    place, topic_id = which
-    while True:
-        start = min(scan.starts([place])[place], end)
-        found = Difference()
-        try:
-            for low, high, offsets in scan.offsets(place, start, end, CHUNK_OFFSETS):
-                found.add(offsets, store.present(Span(topic.name, topic_id, place[1], low, high)))
-        except Dropped:
-            continue
-        still = scan.starts([place])[place]
-        return _judged(topic, place[1], (start, end), found, still)
+class Comparison:
+    """Compares partitions, many at a time; each place comes with its topic and the topic's id."""
+
+    def __init__(self, scan: Scan, store: Store, topics: Mapping[Place, tuple[Topic, str]]) -> None:
+        self._scan = scan
+        self._store = store
+        self._topics = topics
+
+    def check(self, ends: Mapping[Place, int]) -> list[Checked]:
+        """All partitions up to these ends; one begins again where its log drops what is being read."""
+        checked: dict[Place, Checked] = {}
+        todo = set(ends)
+        while todo:
+            starts = self._scan.starts(todo)
+            spans = {place: (min(starts[place], ends[place]), ends[place]) for place in todo}
+            found = self._compared(spans)
+            still = self._scan.starts(found)
+            checked |= {place: self._judged(place, spans[place], one, still[place]) for place, one in found.items()}
+            todo -= found.keys()
+        return [checked[place] for place in sorted(checked)]
+
+    def _compared(self, spans: Mapping[Place, tuple[int, int]]) -> dict[Place, Difference]:
+        """What differs on each partition that could be read to its end."""
+        found = {place: Difference() for place in spans}
+        for read in self._scan.offsets(spans, CHUNK_OFFSETS):
+            if isinstance(read, Dropped):
+                del found[read.place]
+                continue
+            topic, topic_id = self._topics[read.place]
+            found[read.place].add(read.offsets, self._store.present(Span(topic.name, topic_id, read.place[1], read.low, read.high)))
+        return found
+
+    def _judged(self, place: Place, span: tuple[int, int], found: Difference, log_start: int) -> Checked:
+        return _judged(self._topics[place][0], place[1], span, found, log_start)
 
 
 def _judged(topic: Topic, partition: int, span: tuple[int, int], found: Difference, log_start: int) -> Checked:

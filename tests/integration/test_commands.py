@@ -140,7 +140,9 @@ def test_tail_shows_what_cannot_be_decoded_and_why(prefix: str, settings: Settin
     [
         (("topics", "produce", "models", "{}"), "models is written by millrace alone: publish to requests, outcomes"),
         (("topics", "produce", "nothing", "{}"), "nothing is no topic of millrace"),
-        (("topics", "tail", "nothing"), "does not exist"),
+        (("topics", "tail", "nothing"), "there is no topic nothing: use one of requests, "),
+        (("predict", "m", "--features", '{"a": "1"}'), "--features: 'a' is no number"),
+        (("predict", "m", "--features", "[1]"), "--features is no JSON object"),
         (("topics", "tail", "requests", "--from", "yesterday"), "use earliest, latest, an offset, or -N"),
         (("offsets", "reset", "nobody", "--to", "earliest"), "no role 'nobody' reads with a group: use one of inference, archiver"),
         (("offsets", "reset", "inference", "--to", "now"), "use earliest, latest, commits or an offset"),

@@ -160,6 +160,21 @@ def test_the_command_says_what_it_compared_and_exits_with_one_where_something_is
     assert report["records"] > 500
 
 
+@pytest.mark.parametrize(
+    ("statement", "code", "said"),
+    [
+        (["--admin", "SELEC 1"], 2, "Syntax error"),
+        (["--admin", "SELECT nothing FROM v_requests"], 2, "nothing"),
+        (["SELECT count() FROM requests"], 2, "An analyst reads views: SHOW TABLES lists them"),
+        (["--admin", "SELECT throwIf(1)"], 1, "throwIf"),
+    ],
+)
+def test_sql_tells_a_wrong_statement_from_one_that_failed(rig: Rig, statement: list[str], code: int, said: str) -> None:
+    asked = [sys.executable, "-m", "millrace", "sql", *statement]
+    done = subprocess.run(asked, env=rig.environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+
+
 def test_sql_answers_as_json(rig: Rig, client: Client) -> None:
     code, rows = command(rig, "sql", "--admin", "--json", "SELECT count() AS n FROM requests")
     assert (code, rows) == (0, [{"n": client.rows(f"SELECT count() FROM {client.database}.requests")[0][0]}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,20 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("millrace: settings: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_settings_are_shown_with_their_origin_and_without_secrets(tmp_path: Path) -> None:
+    environment = {"MILLRACE_KAFKA": "k:1", "MILLRACE_CLICKHOUSE__PASSWORD": "hunter2"}
+    result = run("settings", "--changed", "--data", str(tmp_path), "--json", **environment)
+    assert result.returncode == 0
+    assert json.loads(result.stdout) == [
+        {"key": "kafka.address", "value": "k:1", "from": "MILLRACE_KAFKA"},
+        {"key": "clickhouse.password", "value": "***", "from": "MILLRACE_CLICKHOUSE__PASSWORD"},
+        {"key": "stack.data", "value": str(tmp_path), "from": "--data"},
+    ]
+    lines = run("settings", "--data", str(tmp_path), **environment).stdout.splitlines()
+    assert lines[0].split() == ["setting", "value", "from"]
+    assert [line.split() for line in lines if line.startswith("runner.poll_records")] == [["runner.poll_records", "5000", "default"]]
 
 
 def test_a_wrong_option_is_exit_code_2() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.infra.settings import Secret, Settings, convert, load, to_plain
+from millrace.infra.settings import Secret, Settings, convert, load, shown, to_plain
 from millrace.infra.telemetry import Metrics
 from millrace.schemas.errors import SettingsError
 
@@ -95,6 +95,36 @@ def test_secrets_are_read_but_never_shown() -> None:
     assert "swordfish" not in shown
     assert to_plain(settings)["clickhouse"]["password"] == "***"
     assert Secret("a") == Secret("a") != Secret("b")
+
+
+def test_what_is_handed_to_the_kafka_client_and_stands_in_addresses_is_masked_too(tmp_path: Path) -> None:
+    path = file(
+        tmp_path,
+        '[kafka.client]\n"sasl.username" = "me"\n"sasl.password" = "hunter2"\n"ssl.key.pem" = "hunter3"\n'
+        '"oauthbearer.client.secret" = "hunter4"\n'
+        '[clickhouse]\naddress = "https://me:hunter5@host:8443/x"\n',
+    )
+    plain = to_plain(load(path, {}))
+    assert "hunter" not in json.dumps(plain)
+    assert plain["kafka"]["client"]["sasl.username"] == "me"
+    assert plain["clickhouse"]["address"] == "https://***@host:8443/x"
+
+
+def test_each_setting_is_shown_with_where_it_comes_from(tmp_path: Path) -> None:
+    path = file(
+        tmp_path, "topic_prefix = 'a-'\n[runner]\npoll_records = 7\ngather_seconds = 0.5\n[kafka.client]\n'ssl.ca.location' = '/ca'\n"
+    )
+    env = {"MILLRACE_SETTINGS": str(path), "MILLRACE_RUNNER__POLL_RECORDS": "9", "MILLRACE_KAFKA": "k:1", "PATH": "/bin"}
+    env["MILLRACE_INFERENCE__MODELS__APPROVE__WAIT_SECONDS"] = "0.1"
+    found = {one.key: (one.value, one.origin) for one in shown(load(environ=env), env)}
+    assert found["topic_prefix"] == ("a-", str(path))
+    assert found["runner.poll_records"] == (9, "MILLRACE_RUNNER__POLL_RECORDS")
+    assert found["runner.gather_seconds"] == (0.5, str(path))
+    assert found["runner.idle_seconds"] == (0.2, "default")
+    assert found["kafka.address"] == ("k:1", "MILLRACE_KAFKA")
+    assert found["kafka.client"] == ({"ssl.ca.location": "/ca"}, str(path))
+    assert found["inference.models"][1] == "MILLRACE_INFERENCE__MODELS__APPROVE__WAIT_SECONDS"
+    assert set(found) == {f"{section}.{key}".removeprefix(".") for section, key in keys()}
 
 
 def test_a_secret_of_the_wrong_type_is_refused_without_showing_it() -> None:

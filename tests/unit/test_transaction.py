@@ -132,7 +132,7 @@ def test_an_abort_that_is_refused_stops() -> None:
 
 def test_a_process_that_was_frozen_asks_again_before_it_fences_its_successor(monkeypatch: pytest.MonkeyPatch) -> None:
     one, clock = Scripted(commit_transaction=[TIMED_OUT]), time.monotonic
-    one.block["commit_transaction"] = lambda: monkeypatch.setattr(transaction.time, "monotonic", lambda: clock() + 3_600)
+    one.block["commit_transaction"] = lambda: monkeypatch.setattr(time, "monotonic", lambda: clock() + 3_600)
     made, told = transactions(one, patience=30.0)
     commit(made)
     assert one.calls[-2:] == ["commit_transaction", "commit_transaction"]

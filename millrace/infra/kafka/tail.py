@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from millrace.infra.kafka.answers import failed, repeated
 from millrace.infra.kafka.clients import TopicInfo, address, describe, full_name, reader
+from millrace.infra.kafka.last import Extent, last_offsets
 from millrace.infra.settings import Settings
 from millrace.schemas.errors import Unavailable, UsageError
 from millrace.schemas.record import Record
@@ -29,31 +30,21 @@ class From(Enum):
 
 
 class Spot(Struct, frozen=True):
-    """Where to begin: at a named place, at an offset, or so many records before the end."""
+    """Where to begin: at a named place, at an offset, or so many committed records before the end (``last_offsets`` finds those)."""
 
     place: From = From.EARLIEST
     offset: int | None = None
     before_end: int | None = None
 
     def on(self, start: int, end: int) -> int:
-        """The offset that it means on a log of [start, end).
+        """The offset that a place or an offset means on a log of [start, end).
 
-        >>> Spot(before_end=3).on(0, 10), Spot(offset=4).on(6, 10), Spot(place=From.LATEST).on(0, 10)
-        (7, 6, 10)
+        >>> Spot(offset=4).on(6, 10), Spot(place=From.LATEST).on(0, 10)
+        (6, 10)
         """
         if self.offset is not None:
             return min(max(self.offset, start), end)
-        if self.before_end is not None:
-            return max(start, end - self.before_end)
         return start if self.place is From.EARLIEST else end
-
-
-class Extent(Struct, frozen=True):
-    """What a partition holds: offsets [start, end)."""
-
-    partition: int
-    start: int
-    end: int
 
 
 class Tail:
@@ -68,7 +59,7 @@ class Tail:
             raise UsageError(f"topic {self._name} does not exist at {address(settings)}: run `millrace provision`")
         extents = _extents(self._consumer, self._name, info)
         self._open = {extent.partition for extent in extents}
-        self._consumer.assign([TopicPartition(self._name, e.partition, spot.on(e.start, e.end)) for e in extents])
+        self._consumer.assign([TopicPartition(self._name, number, at) for number, at in self._begin(spot, extents).items()])
 
     def read(self, seconds: float) -> list[Record]:
         """What is there, waiting up to ``seconds`` for the first of it; raises Unavailable for an error that does not pass by itself."""
@@ -101,6 +92,12 @@ class Tail:
     def close(self) -> None:
         """Stop reading."""
         self._consumer.close()
+
+    def _begin(self, spot: Spot, extents: list[Extent]) -> dict[int, int]:
+        """The offset of each partition from which to read."""
+        if spot.before_end is not None:
+            return last_offsets(self._consumer, self._name, extents, spot.before_end)
+        return {extent.partition: spot.on(extent.start, extent.end) for extent in extents}
 
     def _record(self, message: Message) -> Record | None:
         error = message.error()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 import time
@@ -14,7 +13,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from millrace.infra.settings import TelemetrySettings
+from millrace.infra.settings import CREDENTIALS, TelemetrySettings
 from millrace.infra.telemetry.event import InternalEvent, Level
 from millrace.infra.telemetry.metrics import Metrics
 from millrace.infra.telemetry.running import ReadinessChanged
@@ -23,7 +22,6 @@ from millrace.schemas.errors import SettingsError
 
 Observer = Callable[[str, InternalEvent], None]
 STUCK_SECONDS = 300.0
-CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _observers: list[Observer] = []
 
 

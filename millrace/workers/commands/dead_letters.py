@@ -50,7 +50,13 @@ def list_letters(worker: WorkerOption = None, most: Newest = 50, data: Data = No
     """The newest dead letters, oldest first."""
     letters = [letter for letter in _newest(kafka_settings(data), most) if worker in (None, letter.worker)]
     shown = sorted(letters, key=lambda letter: letter.time)[-most:]
-    show([_document(letter) for letter in shown], [[when(x.time), x.worker, _place(x), cut(x.reason, 200)] for x in shown], COLUMNS, json)
+    show(
+        [_document(letter) for letter in shown],
+        [[when(x.time), x.worker, _place(x), cut(x.reason, 200)] for x in shown],
+        COLUMNS,
+        json,
+        "no dead letters",
+    )
 
 
 def show_letter(which: Which, data: Data = None, json: Json = False) -> None:
@@ -127,7 +133,7 @@ def _ends(settings: Settings, topics: set[str]) -> dict[tuple[str, int], int]:
 
 
 def _newest(settings: Settings, most: int) -> Iterator[DeadLetter]:
-    """The last offsets of each partition; a transaction's marker takes one too, so more are read than shown."""
+    """The last letters of each partition: more than are shown, because --worker leaves some of them out."""
     tail = Tail(settings, DEAD_LETTERS.name, Spot(before_end=2 * most + 100))
     try:
         yield from _letters(tail.until_end())

@@ -78,7 +78,7 @@ def list_experiments(data: Data = None, json: Json = False) -> None:
     """All experiments, at their newest version."""
     plans = list(_plans(kafka_settings(data)).versions)
     rows = [[p.name, p.version, p.state, _arms(p), p.sample, when(p.time), p.owner] for p in plans]
-    show(plans, rows, COLUMNS, json)
+    show(plans, rows, COLUMNS, json, "no experiments yet: `millrace experiments create FILE.toml` records one")
 
 
 def show_experiment(name: Name, data: Data = None, json: Json = False) -> None:

@@ -106,7 +106,9 @@ def list_models(data: Data = None, json: Json = False) -> None:
     found = [model for name in sorted({model.name for model in models.versions}) for model in models.of(name)]
     serving = {(route.name, version): part for route in routes.versions for version, part in _parts(route).items()}
     documents = [_document(model) | {"serves": serving.get((model.name, model.version), "-")} for model in found]
-    show(documents, [_row(document) for document in documents], COLUMNS, json)
+    show(
+        documents, [_row(document) for document in documents], COLUMNS, json, "no models yet: `millrace models add NAME FILE.onnx` adds one"
+    )
 
 
 def show_model(name: Name, data: Data = None, json: Json = False) -> None:

@@ -78,7 +78,18 @@ def _request(model: str, unit: str, parts: dict[str, str | None]) -> dict[str, A
     if (parts["features"] is None) is (parts["vector"] is None):
         raise UsageError("give the features either by name, --features '{\"a\": 1}', or in the model's order, --vector '[1]'")
     given = {name: _parsed(name, text) for name, text in parts.items() if text is not None}
+    _check_numbers(given)
     return {"id": uuid.uuid4().hex, "unit_id": unit, "model": model, **given}
+
+
+def _check_numbers(given: dict[str, Any]) -> None:
+    """Features are numbers: a worker would dead-letter others, and nobody would answer."""
+    features = given.get("features", {})
+    if not isinstance(features, dict):
+        raise UsageError(f"--features is no JSON object: {jsonlib.dumps(features)}")
+    for name, value in features.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UsageError(f"--features: {name!r} is no number: {jsonlib.dumps(value)}")
 
 
 def _parsed(name: str, text: str) -> Any:

@@ -14,7 +14,7 @@ from millrace.infra.kafka.provision import provision as make
 from millrace.schemas.errors import UsageError
 from millrace.schemas.topics import READERS
 from millrace.workers.commands.common import Data, Json
-from millrace.workers.commands.report import kafka_settings, say, show
+from millrace.workers.commands.report import kafka_settings, show
 from millrace.workers.progress import Progress
 
 Role = Annotated[str, typer.Argument(help="A role that reads with a consumer group, e.g. inference.")]
@@ -50,9 +50,13 @@ def register(app: typer.Typer) -> None:
 def provision(start: Begin = FirstStart.EARLIEST, data: Data = None, json: Json = False) -> None:
     """Make the topics and the start offsets that are missing, and check those that are there. Can be run again at any time."""
     changes = make(kafka_settings(data), start=offsets.Start(start.value))
-    show([structs.asdict(change) for change in changes], map(structs.astuple, changes), ("kind", "name", "detail"), json)
-    if not changes and not json:
-        say("everything was there")
+    show(
+        [structs.asdict(change) for change in changes],
+        map(structs.astuple, changes),
+        ("kind", "name", "detail"),
+        json,
+        "everything was there",
+    )
 
 
 def reset(role: Role, to: To, topic: Topics = None, data: Data = None, json: Json = False) -> None:

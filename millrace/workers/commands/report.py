@@ -23,10 +23,14 @@ def kafka_settings(data: Path | None) -> Settings:
     return settings if settings.kafka.address else connected(settings)
 
 
-def show(document: object, rows: Iterable[Sequence[object]], columns: Sequence[str], json: bool) -> None:
-    """A list: one JSON document where it was asked for, a table otherwise."""
+def show(document: object, rows: Iterable[Sequence[object]], columns: Sequence[str], json: bool, nothing: str = "none") -> None:
+    """A list: one JSON document where it was asked for, a table otherwise; ``nothing`` is said where it has no row."""
     if json:
         write_json(document)
+        return
+    rows = list(rows)
+    if not rows:
+        say(nothing)
         return
     lines = [list(columns), *[["-" if cell is None else str(cell) for cell in row] for row in rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec.structs import replace
 
+from millrace.schemas.errors import UsageError
 from millrace.workers.addresses import connected
 from millrace.workers.commands.common import Data, Json, settings_with
 from millrace.workers.commands.report import say, show
 
 if TYPE_CHECKING:
-    from millrace.infra.clickhouse.client import Client
+    from millrace.infra.clickhouse.client import Client, Column
 
 CELL_CHARACTERS = 60
+ACCESS_DENIED = 497
+FAULTS = frozenset({ACCESS_DENIED, 36, 42, 43, 46, 47, 53, 60, 62, 81, 164, 215})
+"""ClickHouse's numbers for a statement that cannot be run as it stands: syntax, unknown names, types, rights, settings."""
 Statement = Annotated[str | None, typer.Argument(help="The statement; without it, standard input is read.")]
 Raw = Annotated[bool, typer.Option("--admin", help="Ask as the settings' own user, who may write and read tables, not as analyst.")]
 
@@ -35,15 +40,44 @@ def sql(statement: Statement = None, admin: Raw = False, data: Data = None, json
     text = statement if statement is not None else sys.stdin.read()
     client.use_database()
     try:
-        columns, rows = client.table(text)
+        columns, rows = _told(client, text, admin)
     finally:
         client.close()
     names = [column.name for column in columns] if rows else []
     documents = [dict(zip(names, map(_plain, row), strict=True)) for row in rows]
-    if names or json:
-        show(documents, [[_cell(value, whole=not sys.stdout.isatty()) for value in row] for row in rows], names, json)
-    elif not rows:
-        say("no rows")
+    terminal = sys.stdout.isatty()
+    cells = [[_cell(value, whole=not terminal) for value in row] for row in rows]
+    if terminal and not json and _width(names, cells) > get_terminal_size().columns:
+        _show_upright(names, [[_cell(value, whole=True) for value in row] for row in rows])
+    else:
+        show(documents, cells, names, json, "no rows")
+
+
+def _told(client: Client, text: str, admin: bool) -> tuple[list[Column], list[tuple[Any, ...]]]:
+    """The answer; raises UsageError where the statement is at fault, and says what an analyst may read."""
+    from millrace.infra.clickhouse.client import Refusal
+
+    try:
+        return client.table(text)
+    except Refusal as error:
+        if error.code not in FAULTS:
+            raise
+        hint = "" if admin or error.code != ACCESS_DENIED else ". An analyst reads views: SHOW TABLES lists them; --admin may read all"
+        raise UsageError(f"{error}{hint}") from None
+
+
+def _width(names: list[str], rows: list[list[str]]) -> int:
+    """How many characters a line of a table takes."""
+    return sum(max(map(len, column)) + 2 for column in zip(names, *rows, strict=True)) if names else 0
+
+
+def _show_upright(names: list[str], rows: list[list[str]]) -> None:
+    """A column on each line, for rows that are wider than the terminal."""
+    wide = max(map(len, names))
+    for number, row in enumerate(rows, 1):
+        say(f"row {number}")
+        for name, cell in zip(names, row, strict=True):
+            say(f"  {name.ljust(wide)}  {cell}")
 
 
 def _client(data: Any, admin: bool) -> Client:

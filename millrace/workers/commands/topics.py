@@ -11,8 +11,10 @@ import msgspec
 import typer
 
 from millrace.infra.kafka import clients
+from millrace.infra.kafka.last import REACH_OFFSETS
 from millrace.infra.kafka.publish import Outgoing, publish
 from millrace.infra.kafka.tail import From, Spot, Tail, extents
+from millrace.infra.settings import Settings
 from millrace.schemas import plain
 from millrace.schemas.errors import DecodeError, UsageError
 from millrace.schemas.event import from_ms
@@ -23,7 +25,11 @@ from millrace.workers.commands.common import Data, Json, write_json
 from millrace.workers.commands.report import cut, kafka_settings, say, show, when
 
 Name = Annotated[str, typer.Argument(help="The topic, without prefix.")]
-Where = Annotated[str, typer.Option("--from", help="earliest, latest, an offset, or -N for the last N of each partition.")]
+WHERE = (
+    "earliest, latest, an offset, or -N for the last N committed records of each partition, looked for in its last"
+    f" {REACH_OFFSETS:,} offsets (or 4 N)."
+)
+Where = Annotated[str, typer.Option("--from", help=WHERE)]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")]
 Most = Annotated[int | None, typer.Option("--max", min=1, help="Stop after so many records.")]
 Lines = Annotated[str | None, typer.Argument(help="One record as JSON; without it, JSON lines are read from standard input.")]
@@ -66,7 +72,7 @@ def list_topics(data: Data = None, json: Json = False) -> None:
 
 def tail(topic: Name, where: Where = BY_DEFAULT, follow: Follow = False, most: Most = None, data: Data = None, json: Json = False) -> None:
     """Print committed records, decoded from JSON or MessagePack, in the order of each partition. With --json one object a line."""
-    watched = Tail(kafka_settings(data), topic, _spot(where))
+    watched = _watched(kafka_settings(data), topic, _spot(where))
     try:
         for count, record in enumerate(_records(watched, follow), 1):
             say(msgspec.json.encode(plain.document(record)).decode() if json else _line(record))
@@ -122,6 +128,16 @@ def _spot(where: str) -> Spot:
         return Spot(place=From(where))
     except ValueError:
         raise UsageError(f"--from {where!r}: use earliest, latest, an offset, or -N for the last N of each partition") from None
+
+
+def _watched(settings: Settings, topic: str, spot: Spot) -> Tail:
+    """The reader of a topic, known or not: changelogs are not listed. Raises UsageError that says which there are."""
+    try:
+        return Tail(settings, topic, spot)
+    except UsageError:
+        if topic in BY_NAME:
+            raise
+        raise UsageError(f"there is no topic {topic}: use one of {', '.join(known.name for known in TOPICS)}") from None
 
 
 def _records(watched: Tail, follow: bool) -> Iterator[Record]:
