@@ -2,6 +2,11 @@
 
 Views leave out what could not be decoded. A record that was published twice counts once, by its first offset; ``duplicates`` says how
 often it came again. The predicate on an id is pushed into both sides of these joins, so that one decision is found by the indexes.
+
+What ``v_decisions`` asks of its requests (an hour, a unit) is not known of the other tables, so the requests are the side that a join
+builds its hash table from, and the engine filters what it reads of the others by their ids, below the aggregation. Hence ``RIGHT ANY``:
+of a ``LEFT`` join it filters neither side, and an ``ALL`` join is turned around where it estimates so. Places are compared as one number,
+because ``min`` and ``argMin`` of a tuple cost three times as much and a gigabyte more for a million records.
 """
 
 from __future__ import annotations
@@ -11,7 +16,8 @@ from msgspec import Struct
 from millrace.schemas.tables import MARKS, TABLES, Table, quoted
 from millrace.schemas.topics import ASSIGNMENTS, BY_NAME
 
-PLACE = "(_appended, _partition, _offset)"
+PLACE = "bitOr(bitShiftLeft(toUInt128(toUnixTimestamp64Milli({t}_appended) * 2097152 + {t}_partition), 64), toUInt128({t}_offset))"
+"""The order of append time, partition (below 2^21) and offset, as one number of 128 bits."""
 SHOWN_MARKS = ("_topic_id", "_partition", "_offset", "_appended", "_key", "_headers")
 LEFT_OUT = {("models", "data")}
 """Bytes that would make every `SELECT *` slow."""
@@ -20,6 +26,8 @@ VERSIONED = {"allowances": ("version",), "experiments": ("name", "version"), "mo
 DUPLICATES = ("duplicates", "UInt64", "How often the same record was published again; only its first offset is shown.")
 
 COPIES = "greatest(d.copies, 1) - 1"
+SETTINGS = "SETTINGS join_use_nulls = 0"
+"""What these joins rest on, whatever the asking client has set."""
 
 Named = tuple[str, str, str]
 """A column's name, type and comment."""
@@ -60,21 +68,26 @@ def _columns(table: Table) -> tuple[Named, ...]:
     return (*own, DUPLICATES, *marks)
 
 
+def _place(table: str = "") -> str:
+    """Where a row's record stood, as a number that orders as (append time, partition, offset) does."""
+    return PLACE.replace("{t}", f"{table}." if table else "")
+
+
 def _first(table: str, key: tuple[str, ...], columns: str, where: str = "_error = ''") -> str:
     """The first row of each key, as ``t``, and how many copies there are, as ``d.copies`` (0: no other). A null key is never a copy."""
     keys, on = ", ".join(key), " AND ".join(f"t.{name} = d.{name}" for name in key)
     return (
-        f"SELECT {columns}\nFROM (SELECT * FROM {{database}}.{table} WHERE {where}) AS t\nLEFT ANY JOIN (\n"
-        f"    SELECT {keys}, count() AS copies, min({PLACE}) AS first\n    FROM {{database}}.{table}\n    WHERE {where}\n"
+        f"SELECT {columns}\nFROM (SELECT * FROM {{database}}.{table} WHERE {where}) AS t\nLEFT JOIN (\n"
+        f"    SELECT {keys}, count() AS copies, min({_place()}) AS first\n    FROM {{database}}.{table}\n    WHERE {where}\n"
         f"    GROUP BY {keys} HAVING copies > 1\n) AS d ON {on}\n"
-        f"WHERE d.copies = 0 OR (t._appended, t._partition, t._offset) = d.first"
+        f"WHERE d.copies = 0 OR {_place('t')} = d.first"
     )
 
 
 def _plain(table: Table) -> View:
     columns = _columns(table)
     shown = ", ".join(f"{COPIES if name == 'duplicates' else f't.`{name}`'} AS `{name}`" for name, *_ in columns)
-    return View(f"v_{table.name}", columns, _first(table.name, identity(table), shown), table.topic.summary)
+    return View(f"v_{table.name}", columns, f"{_first(table.name, identity(table), shown)}\n{SETTINGS}", table.topic.summary)
 
 
 def _assignments(table: Table) -> View:
@@ -86,12 +99,13 @@ def _assignments(table: Table) -> View:
         ("agrees", "Nullable(Bool)", "Whether the bucket computed again is the one that was published."),
     )
     plain = _plain(table)
+    once = plain.select.removesuffix(SETTINGS).rstrip()
     salted = _first("experiments", VERSIONED["experiments"], "t.name AS name, t.version AS version, toNullable(t.salt) AS salt")
     select = (
         f"SELECT {names},\n"
         "    bitShiftRight(xxHash64(concat(e.salt, ':variant:', a.unit_id)), 11) / 9007199254740992 AS derived_bucket,\n"
         "    derived_bucket = a.bucket AS agrees\n"
-        f"FROM (\n{plain.select}\n) AS a\nLEFT ANY JOIN (\n{salted}\n) AS e ON a.experiment = e.name AND a.plan_version = e.version"
+        f"FROM (\n{once}\n) AS a\nLEFT ANY JOIN (\n{salted}\n) AS e ON a.experiment = e.name AND a.plan_version = e.version\n{SETTINGS}"
     )
     return View(plain.name, (*columns, *derived), select, plain.comment)
 
@@ -134,39 +148,55 @@ def _decisions() -> View:
 
 REQUESTS_ONCE = _first("requests", ("id",), f"t.*, {COPIES} AS duplicates")
 PREDICTED_ONCE = _first("predictions", ("request_id",), "t.*", "_error = '' AND NOT shadow")
+OF_REQUEST = ("id", "unit_id", "time", "model", "features", "vector", "context", "deadline", "_appended", "duplicates")
+OF_PREDICTION = ("status", "model", "version", "digest", "outputs", "output_lists", "latency_seconds", "_appended", "error")
+
+
+def _passed_on(table: str, names: tuple[str, ...]) -> str:
+    """The columns of a joined table, as ``table_name``, so that those of two tables do not meet."""
+    return ", ".join(f"{table}.{name} AS {table}_{name}" for name in names)
+
+
 DECISIONS = f"""
 SELECT
-    r.id AS request_id, r.unit_id AS unit_id, r.time AS time, r.model AS route, r.features AS features, r.vector AS vector,
-    r.context AS context, r.deadline AS deadline, r._appended AS requested, r.duplicates AS duplicates,
-    a.variants AS variants, a.propensities AS propensities, a.exposed AS exposed,
-    if(p.id = '', 'unanswered', p.status) AS status, p.model AS model, p.version AS version, p.digest AS digest,
-    p.outputs AS outputs, p.output_lists AS output_lists, if(p.id = '', NULL, p.latency_seconds) AS latency_seconds,
-    if(p.id = '', NULL, p._appended) AS answered, p.error AS error, o.outcomes AS outcomes
+    r_id AS request_id, r_unit_id AS unit_id, r_time AS time, r_model AS route, r_features AS features, r_vector AS vector,
+    r_context AS context, r_deadline AS deadline, r__appended AS requested, r_duplicates AS duplicates,
+    variants, propensities, exposed,
+    if(p_status = '', 'unanswered', p_status) AS status, p_model AS model, p_version AS version, p_digest AS digest,
+    p_outputs AS outputs, p_output_lists AS output_lists, if(p_status = '', NULL, p_latency_seconds) AS latency_seconds,
+    if(p_status = '', NULL, p__appended) AS answered, p_error AS error, o.outcomes AS outcomes
 FROM (
-{REQUESTS_ONCE}
-) AS r
-LEFT ANY JOIN (
-{PREDICTED_ONCE}
-) AS p ON p.request_id = r.id
-LEFT ANY JOIN (
+    SELECT outcome_of AS request_id, mapFromArrays(groupArray(metric), groupArray(value)) AS outcomes
+    FROM (
+        SELECT assumeNotNull(request_id) AS outcome_of, metric, argMax(value, {_place()}) AS value
+        FROM {{database}}.outcomes WHERE _error = '' AND request_id IS NOT NULL GROUP BY outcome_of, metric
+    )
+    GROUP BY outcome_of
+) AS o
+RIGHT ANY JOIN (
+SELECT a.variants AS variants, a.propensities AS propensities, a.exposed AS exposed, answered.*
+FROM (
     SELECT request_id, mapFromArrays(groupArray(experiment), groupArray(variant)) AS variants,
         mapFromArrays(groupArray(experiment), groupArray(propensity)) AS propensities, max(exposed) AS exposed
     FROM (
-        SELECT request_id, experiment, argMin(variant, {PLACE}) AS variant, argMin(propensity, {PLACE}) AS propensity,
-            argMin(exposed, {PLACE}) AS exposed
+        SELECT request_id, experiment, argMin(variant, {_place()}) AS variant, argMin(propensity, {_place()}) AS propensity,
+            argMin(exposed, {_place()}) AS exposed
         FROM {{database}}.assignments WHERE _error = '' GROUP BY request_id, experiment
     )
     GROUP BY request_id
-) AS a ON a.request_id = r.id
-LEFT ANY JOIN (
-    SELECT assumeNotNull(request_id) AS request_id, mapFromArrays(groupArray(metric), groupArray(value)) AS outcomes
-    FROM (
-        SELECT request_id, metric, argMax(value, {PLACE}) AS value
-        FROM {{database}}.outcomes WHERE _error = '' AND request_id IS NOT NULL GROUP BY request_id, metric
-    )
-    GROUP BY request_id
-) AS o ON o.request_id = r.id
-SETTINGS max_bytes_ratio_before_external_group_by = 0.2, max_bytes_before_external_join = 200000000
+) AS a
+RIGHT ANY JOIN (
+SELECT {_passed_on("r", OF_REQUEST)},
+    {_passed_on("p", OF_PREDICTION)}
+FROM (
+{PREDICTED_ONCE}
+) AS p
+RIGHT ANY JOIN (
+{REQUESTS_ONCE}
+) AS r ON p.request_id = r.id
+) AS answered ON a.request_id = answered.r_id
+) AS assigned ON o.request_id = assigned.r_id
+{SETTINGS}
 """.strip()
 
 
