@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from io import StringIO
 from typing import Any
 
 import msgspec
 import pytest
 from msgspec.structs import replace
+from rich.console import Console
 
+from millrace.infra.clickhouse.client import Column
 from millrace.infra.kafka.paced import due_times
 from millrace.infra.models import inspect, parse_outputs
 from millrace.schemas.request import Request
@@ -19,9 +22,10 @@ from millrace.workers.demo.check import ailing, check
 from millrace.workers.demo.control import draft, unit_of, variant_of
 from millrace.workers.demo.judge import Decision, Truth, mistakes
 from millrace.workers.demo.publish import Answered
-from millrace.workers.demo.result import Checks, Counts, latency, percentile
+from millrace.workers.demo.result import Arm, Checks, Counts, Found, Setting, latency, percentile, result
 from millrace.workers.demo.sites import Site, load, split
-from millrace.workers.demo.traffic import Visit, visits
+from millrace.workers.demo.story import Evidence, Story
+from millrace.workers.demo.traffic import PREFIX, Visit, visits, warm_ups
 from millrace.workers.demo.training import OUTPUT, OUTPUTS, Trained, train
 from millrace.workers.stack.status import Places, Row, Status
 from millrace.workers.verify import Checked, Report
@@ -127,6 +131,14 @@ TRUTH = Truth.of({"trees": "phishing-trees"}, [SITE], {"phishing-trees": [0.75]}
 RIGHT = Decision(VISIT.request_id, VISIT.unit_id, "trees", "phishing-trees", "ok", 0.75, 1.0)
 
 
+def test_what_warms_it_up_is_never_taken_for_what_is_counted(sites: list[Site]) -> None:
+    served = split(sites)[1]
+    warming, counted = warm_ups(served, 2_000), visits(served, 2_000, seed=7)
+    assert len({visit.request_id for visit in [*warming, *counted]}) == 4_000
+    assert {visit.unit_id for visit in warming}.isdisjoint(visit.unit_id for visit in counted)
+    assert not any(visit.request_id.startswith(PREFIX) for visit in warming)
+
+
 def test_a_right_decision_is_no_mistake() -> None:
     assert mistakes([VISIT], [RIGHT, replace(RIGHT, label=None), replace(RIGHT, phishing=0.75005)], TRUTH) == []
 
@@ -186,6 +198,24 @@ def test_a_process_that_is_not_well_is_named() -> None:
     well = Row(name="kafka", role="kafka", pid=1, state="ready", uptime_seconds=1.0, restarts=0, lag=None, last_error="")
     ill = replace(well, name="archiver-0", state="backing-off", restarts=7, last_error="no such thing")
     assert ailing(Status((well, ill), Places("k", "c"))) == ["archiver-0 is backing-off, started again 7 times: no such thing"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_cell_of_the_story_is_cut_in_a_narrow_terminal(width: int) -> None:
+    arm = Arm(model="phishing-linear", kind="logistic regression", assignments=2_492, predictions=2_492, outcomes=2_492, accuracy=0.899)
+    found = result(
+        Found(Counts(1, 1, 1, 1), {"linear": arm}, None, checked()),
+        Setting(seed=1, requests_per_second=1_000.0, warm_up_seconds=0.0, seconds=1.0),
+    )
+    told = StringIO()
+    columns = [Column("request_id", "String"), Column("phishing", "Float64")]
+    Story(Console(file=told, width=width)).tell(found, Evidence(1, "{}", "{}", "SELECT 1", columns, [("demo-000000", 0.5)]), None)
+    lines = told.getvalue().splitlines()
+    row = next(line for line in lines if line.split()[:1] == ["linear"])
+    assert "…" not in row
+    assert [*row.split()[:2], *row.split()[-4:]] == ["linear", "phishing-linear", "2,492", "2,492", "2,492", "89.9%"]
+    assert ("logistic regression" in row) is (width == 120)
+    assert len(row) <= max(width, 78)
 
 
 def test_percentiles_are_nearest_rank() -> None:

@@ -17,6 +17,15 @@ Requests = Annotated[
     int, typer.Option("--requests", min=1, max=1_000_000, help="How many requests; more than the data has sites read it again.")
 ]
 Rate = Annotated[float, typer.Option("--rate", min=1, max=20_000, help="How many requests a second are published.")]
+WarmUp = Annotated[
+    float,
+    typer.Option(
+        "--warm-up",
+        min=0,
+        max=600,
+        help="How many seconds of other requests go before those that are counted: a broker that has just started is several times slower.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="What the split, the order and the models are drawn from.")]
 Keep = Annotated[bool, typer.Option("--keep", help="Leave the stack running, to look around in it.")]
 
@@ -26,7 +35,14 @@ def register(app: typer.Typer) -> None:
     app.command()(demo)
 
 
-def demo(requests: Requests = 5_000, rate: Rate = 1_000.0, seed: Seed = 1, keep: Keep = False, json: Json = False) -> None:
+def demo(
+    requests: Requests = 5_000,
+    rate: Rate = 1_000.0,
+    warm_up: WarmUp = 15.0,
+    seed: Seed = 1,
+    keep: Keep = False,
+    json: Json = False,
+) -> None:
     """Decide about real web sites with two models and an experiment, and check that nothing was lost, doubled or wrong.
 
     Runs on a one-machine stack of its own, in a temporary folder and on free ports: it disturbs no other and reads no settings.
@@ -37,7 +53,7 @@ def demo(requests: Requests = 5_000, rate: Rate = 1_000.0, seed: Seed = 1, keep:
 
     with _ended_in_order():
         found = run(
-            Options(requests=requests, per_second=rate, seed=seed, keep=keep),
+            Options(requests=requests, per_second=rate, warm_up_seconds=warm_up, seed=seed, keep=keep),
             Progress(),
             lambda told, kept: None if json else Story().tell(told.result, told.evidence, kept),
         )

@@ -10,7 +10,7 @@ from millrace.infra.kafka.paced import Bare, publish_paced
 from millrace.infra.settings import Settings
 from millrace.schemas.topics import OUTCOMES, REQUESTS
 from millrace.workers.demo.arrivals import Arrivals
-from millrace.workers.demo.traffic import PREFIX, Visit
+from millrace.workers.demo.traffic import Visit
 
 QUIET_SECONDS = 15.0
 LABELS_PER_SECOND = 5_000.0
@@ -25,9 +25,9 @@ class Answered(Struct, frozen=True):
 
 
 def decide(settings: Settings, visits: Sequence[Visit], model: str, per_second: float) -> Answered:
-    """Publish the requests, and watch their predictions until all are there or none has come for 15 s."""
+    """Publish requests of one prefix, and watch their predictions until all are there or none has come for 15 s."""
     records = [Bare(visit.unit_id.encode(), visit.request(model)) for visit in visits]
-    with Arrivals(settings, PREFIX) as arrivals:
+    with Arrivals(settings, visits[0].prefix) as arrivals:
         due = publish_paced(settings, REQUESTS.name, records, per_second)
         arrivals.wait(len(visits), QUIET_SECONDS)
     return Answered(due, arrivals.first, arrivals.repeated)

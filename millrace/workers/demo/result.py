@@ -12,7 +12,7 @@ from millrace.workers.demo.traffic import Visit
 
 
 class Latency(Struct, frozen=True):
-    """Percentiles in milliseconds, from when a request was due to when a read-committed consumer saw its prediction."""
+    """Percentiles in milliseconds, from when a request was due to when a read-committed consumer saw its prediction, after the warm-up."""
 
     p50: float
     p99: float
@@ -68,6 +68,7 @@ class Result(Struct, frozen=True, kw_only=True):
     variants: dict[str, Arm]
     seed: int
     requests_per_second: float
+    warm_up_seconds: float
     seconds: float
 
 
@@ -85,6 +86,7 @@ class Setting(Struct, frozen=True):
 
     seed: int
     requests_per_second: float
+    warm_up_seconds: float
     seconds: float
 
 

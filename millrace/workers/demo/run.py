@@ -28,13 +28,15 @@ from millrace.workers.stack.status import status
 from millrace.workers.verify import verify
 
 ARCHIVED_SECONDS = 60.0
+WARM_UP_PER_SECOND = 1_000.0
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """How many requests at what rate; what the split and the models are drawn from; whether the stack stays."""
+    """How many requests at what rate, after how long a warm-up; what the split and the models are drawn from; whether the stack stays."""
 
     requests: int
     per_second: float
+    warm_up_seconds: float
     seed: int
     keep: bool
 
@@ -92,11 +94,21 @@ def _play(scene: Scene, options: Options, progress: Progress) -> Answered:
     with progress.waiting("adding the models and starting the experiment"):
         control.prepare(scene.settings, scene.models, scene.plan)
     progress.good(f"{names} serve, the experiment {scene.plan.name} splits the sites between them")
+    _warm_up(scene, options, progress)
     with progress.waiting(f"publishing {len(scene.visits):,} requests at {options.per_second:,.0f}/s, then their labels"):
         answered = decide(scene.settings, scene.visits, scene.models[0].name, options.per_second)
         label(scene.settings, scene.visits)
     progress.good(f"{len(answered.first):,} of {len(scene.visits):,} requests were answered, and their labels are published")
     return answered
+
+
+def _warm_up(scene: Scene, options: Options, progress: Progress) -> None:
+    """Requests at the demo's own rate, or a modest one: a broker that has just started is still being compiled and answers late."""
+    per_second = min(options.per_second, WARM_UP_PER_SECOND)
+    warming = traffic.warm_ups(scene.served, round(per_second * options.warm_up_seconds))
+    if warming:
+        with progress.waiting(f"warming up for {options.warm_up_seconds:g} s with requests that are not counted"):
+            decide(scene.settings, warming, scene.models[0].name, per_second)
 
 
 def _read_back(scene: Scene, answered: Answered, progress: Progress, run: Callable[[], tuple[Options, float]]) -> Told:
@@ -114,7 +126,7 @@ def _read_back(scene: Scene, answered: Answered, progress: Progress, run: Callab
     options, seconds = run()
     found = result(
         Found(counts, arms, latency(scene.visits, answered.due, answered.first), checks),
-        Setting(options.seed, options.per_second, round(seconds, 1)),
+        Setting(options.seed, options.per_second, options.warm_up_seconds, round(seconds, 1)),
     )
     asked = scene.visits[0]
     evidence = Evidence(

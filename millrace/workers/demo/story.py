@@ -18,6 +18,10 @@ from millrace.workers.demo.result import Latency, Result
 SHOWN_PROBLEMS = 5
 SHOWN_CHARACTERS = 100
 PLAIN_WIDTH = 120
+WHOLE_WIDTH = 100
+"""Characters that the widest table takes."""
+LEAST_WIDTH = 78
+"""What it takes without its column of remarks: in a terminal still narrower, lines go on in the next rather than being cut."""
 
 
 class Evidence(Struct, frozen=True):
@@ -36,6 +40,7 @@ class Story:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+        self._console.width = max(self._console.width, LEAST_WIDTH)
 
     def tell(self, result: Result, evidence: Evidence, kept: Path | None) -> None:
         """All of it, in the order in which it happened. ``kept``: the folder of a stack that stays."""
@@ -68,11 +73,12 @@ class Story:
 
     def _variants(self, result: Result) -> None:
         self._head("What ClickHouse has of each variant")
-        table = _table(("variant", "model", ""), ("assignments", "predictions", "labels", "accuracy"))
+        roomy = self._console.width >= WHOLE_WIDTH
+        table = _table(("variant", "model", *(("",) if roomy else ())), ("assignments", "predictions", "labels", "accuracy"))
         for name, arm in result.variants.items():
             accuracy = "-" if arm.accuracy is None else f"{arm.accuracy:.1%}"
             counts = (f"{count:,}" for count in (arm.assignments, arm.predictions, arm.outcomes))
-            table.add_row(name, arm.model, arm.kind, *counts, accuracy)
+            table.add_row(name, arm.model, *((arm.kind,) if roomy else ()), *counts, accuracy)
         self._show(table)
 
     def _rows(self, evidence: Evidence) -> None:
@@ -88,7 +94,7 @@ class Story:
     def _latency(self, result: Result) -> None:
         self._head("From publishing a request to seeing its committed prediction")
         self._line("no request was answered" if result.latency_ms is None else _percentiles(result.latency_ms))
-        self._line("(on a broker that has just started; `millrace bench latency` measures a warm one)", "dim")
+        self._line(f"at {result.requests_per_second:,.0f} requests a second, {_after(result.warm_up_seconds)}", "dim")
 
     def _verdict(self, result: Result) -> None:
         self._head("Was anything lost, doubled or wrong?")
@@ -146,6 +152,15 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     return "-" if value is None else str(value)
+
+
+def _after(warm_up_seconds: float) -> str:
+    """What the latency was measured after.
+
+    >>> _after(0.0), _after(15.0)
+    ('on a stack that has just started', 'after 15 s of requests that are not counted')
+    """
+    return f"after {warm_up_seconds:g} s of requests that are not counted" if warm_up_seconds else "on a stack that has just started"
 
 
 def _percentiles(found: Latency) -> str:

@@ -12,6 +12,7 @@ from millrace.workers.demo.sites import Site
 
 METRIC = "label"
 PREFIX = "demo-"
+WARM_UP_PREFIX = "warm-up-"
 
 _json = msgspec.json.Encoder().encode
 
@@ -22,10 +23,11 @@ class Visit(Struct, frozen=True):
     number: int
     unit_id: str
     site: Site
+    prefix: str = PREFIX
 
     @property
     def request_id(self) -> str:
-        return f"{PREFIX}{self.number:06d}"
+        return f"{self.prefix}{self.number:06d}"
 
     def request(self, model: str) -> bytes:
         """The least that a request may say."""
@@ -53,6 +55,11 @@ def visits(sites: Sequence[Site], requests: int, seed: int) -> list[Visit]:
         shuffled = order.sample(sites, min(len(sites), requests - len(made)))
         made += [Visit(len(made) + at, unit_id(site, lap), site) for at, site in enumerate(shuffled)]
     return made
+
+
+def warm_ups(sites: Sequence[Site], requests: int) -> list[Visit]:
+    """Requests that are answered but not counted: about the same sites, as units of their own."""
+    return [Visit(number, f"{WARM_UP_PREFIX}{number}", sites[number % len(sites)], WARM_UP_PREFIX) for number in range(requests)]
 
 
 def unit_id(site: Site, lap: int) -> str:
