@@ -180,12 +180,13 @@ def test_joined_topics_that_are_assigned_apart(broker: Broker, tmp_path: Path) -
 def test_a_revoke_that_meets_no_answer_stops_at_its_deadline(broker: Broker, tmp_path: Path) -> None:
     """A second worker waits for its share when a commit of the first hangs: the first ends, and what hung is told to the next owner."""
     rig = Rig.on(broker, tmp_path, ECHO, revoke_deadline_seconds=0.5, gather_seconds=0.5, idle_seconds=1.0, session_timeout_seconds=2.0)
-    joining, answered = threading.Event(), threading.Event()
+    began, joining, answered = threading.Event(), threading.Event(), threading.Event()
     waits_at = {"before produce": joining, "before commit": answered}
 
     def at(point: str) -> None:
         if point in waits_at:
-            waits_at[point].wait(60)
+            began.set()
+            waits_at[point].wait(120)
 
     with ExitStack() as stack:
         publisher = stack.enter_context(Publisher(rig.provision()))
@@ -197,6 +198,7 @@ def test_a_revoke_that_meets_no_answer_stops_at_its_deadline(broker: Broker, tmp
         for number in range(50):
             publisher.send(REQUESTS.name, request(number, unit))
         publisher.flush()
+        assert began.wait(60), "the first one has a turn under way"
         quick = rig.at(ordinal=1, runner=rig.tree["runner"] | {"gather_seconds": 0.005, "idle_seconds": 0.05})
         second = stack.enter_context(WorkerProcess(quick))
         wait_until(lambda: rebalancing(rig), 20, "the group waits for its first member")
