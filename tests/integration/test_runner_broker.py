@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,24 +18,39 @@ from tests.stack import Broker, wait_until
 BOTH = pytest.mark.parametrize("bench", [ECHO, COUNTING], ids=lambda bench: bench.name)
 
 
-def restarted(broker: Broker) -> None:
+Trouble = Callable[[Broker, Supervised], None]
+
+
+def restarted(broker: Broker, worker: Supervised) -> None:
     broker.restart()
 
 
-def crashed(broker: Broker) -> None:
+def crashed(broker: Broker, worker: Supervised) -> None:
     broker.kill()
     broker.start()
 
 
-def frozen(seconds: float) -> Callable[[Broker], None]:
-    """Longer than a commit's patience: what became of it is then unknown."""
+def frozen(seconds: float) -> Trouble:
+    """Longer than a commit's patience: what became of it is then unknown. A freeze that met no commit is tried again."""
 
-    def freeze(broker: Broker) -> None:
-        broker.pause()
+    def freeze(broker: Broker, worker: Supervised) -> None:
+        before = len(unanswered(worker))
+        for _ in range(20):
+            broker.pause()
+            with suppress(AssertionError):
+                wait_until(lambda: len(unanswered(worker)) > before, 6, "a commit waits for its answer")
+                break
+            broker.resume()
+            pause(0.5)
         pause(seconds)
         broker.resume()
 
     return freeze
+
+
+def unanswered(worker: Supervised) -> list[dict[str, Any]]:
+    """What the worker said of commits without an answer."""
+    return [event for event in worker.events("ReadinessChanged") if "a commit is under way" in event["reason"]]
 
 
 def answers(rig: Rig) -> bool:
@@ -44,14 +61,14 @@ def answers(rig: Rig) -> bool:
         return False
 
 
-def goes_on(broker: Broker, folder: Path, bench: Bench, trouble: Callable[[Broker], None]) -> Supervised:
+def goes_on(broker: Broker, folder: Path, bench: Bench, trouble: Trouble) -> Supervised:
     """Trouble under load; the worker, which has answered everything once."""
     rig = Rig.on(broker, folder, bench, commit_patience_seconds=1.0, session_timeout_seconds=30.0).provision()
     with Publisher(rig) as publisher, Supervised(rig) as worker:
         publisher.keep_on(300, aborts=False)
         worker.worker.wait_for("Assigned")
         pause(0.5)
-        trouble(broker)
+        trouble(broker, worker)
         pause(0.5)
         publisher.stop()
         wait_until(lambda: answers(rig), 90, "the broker answers a new client")
