@@ -123,6 +123,13 @@ def test_a_fenced_producer_and_an_error_without_flags_stop() -> None:
         assert "abort_transaction" not in one.calls
 
 
+def test_a_producer_that_was_fenced_meanwhile_says_so_when_it_is_given_a_record() -> None:
+    one = Scripted(produce=[error(KafkaError._FATAL, fatal=True)], abort_transaction=[FENCED])
+    made, _ = transactions(one)
+    with pytest.raises(Fenced):
+        commit(made)
+
+
 def test_an_abort_that_is_refused_stops() -> None:
     one = Scripted(commit_transaction=[ABORTABLE], abort_transaction=[ABORTABLE])
     made, _ = transactions(one)

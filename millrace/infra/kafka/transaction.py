@@ -97,7 +97,7 @@ class Transactions:
             self._wait_for_room()
             self.produce(topic, value, key, headers, partition, delivered)
         except KafkaException as error:
-            self._refuse(error, "produce")
+            self._refuse(self._told(error), "produce")
 
     def commit(self, positions: Mapping[Place, Position], group: Any, *, flush: bool = False) -> None:
         """Commit what was produced together with the group's positions; raises Aborted, Fenced or Stop.
@@ -126,6 +126,15 @@ class Transactions:
         """Abort what is open and let go of the producer."""
         self.abort()
         self._producer.close()
+
+    def _told(self, error: KafkaException) -> KafkaException:
+        """A producer that is given a record after a fatal error says no more than that; a call about its transaction tells which it was."""
+        if error.args[0].code() == KafkaError._FATAL:
+            try:
+                self._producer.abort_transaction(CALL_SECONDS)
+            except KafkaException as told:
+                return told
+        return error
 
     def _wait_for_room(self) -> None:
         """Wait until part of the queue was sent."""
