@@ -19,8 +19,8 @@ from pathlib import Path
 from millrace.schemas.errors import Unavailable
 
 VERSION = "4.2.1"
-"""The newest that keeps what it commits. From 4.3.0 on, a commit while one of its partitions has no leader (a broker that ends or comes
-back) is answered, yet its end is not written there: a transaction is torn (KAFKA-20734, not mended in 4.3.1)."""
+"""The newest seen to keep what it commits. In 4.3.1, a commit while one of its partitions has no leader (a broker that ends or comes
+back) is answered, yet its end is not written there: a transaction is torn (KAFKA-20734)."""
 ENDPOINT = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
 FREE_BYTES = 256 << 20
 FORMAT_SECONDS = 60
