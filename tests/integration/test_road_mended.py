@@ -52,8 +52,7 @@ def test_lost_offsets_stop_inference_until_the_command_that_it_names_is_run(brok
     with road.archiver() as archiver:
         with road.traffic.flowing():
             with road.inference() as inference:
-                inference.wait_for("Assigned", seconds=60)
-                road.traffic.reach(200)
+                road.consumed(200)
                 inference.drain()
             lose_offsets(road, "inference")
             before = road.ends()

@@ -112,9 +112,12 @@ class Road:
 
     def answered(self, seconds: float = 60.0) -> None:
         """Wait until inference has committed past every request that was sent."""
+        self.consumed(self.traffic.standing.total(), seconds)
+
+    def consumed(self, requests: int, seconds: float = 60.0) -> None:
+        """Wait until inference has committed past so many requests in all."""
         infos = describe(self.settings, [full_name(self.settings, REQUESTS)])
-        wanted = self.traffic.standing.total()
-        wait_until(lambda: sum(committed(self.settings, ROLE, infos).values()) >= wanted, seconds, f"{wanted} requests consumed")
+        wait_until(lambda: sum(committed(self.settings, ROLE, infos).values()) >= requests, seconds, f"{requests} requests consumed")
 
     def ends(self) -> dict[tuple[str, int], int]:
         """Where every log ends, what is pending or aborted included."""
