@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from millrace.infra.clickhouse.client import Refusal
 from millrace.infra.kafka.clients import Slot
 from millrace.infra.kafka.inputs import Inputs, Poll
-from millrace.infra.kafka.positions import Metadata, Place, Position
+from millrace.infra.kafka.positions import Metadata, Place, Position, Remedies
 from millrace.infra.settings import ArchiverSettings, Settings
 from millrace.infra.telemetry import (
     Assigned,
@@ -55,7 +55,10 @@ LAG_SECONDS = 1.0
 STARTS_SECONDS = 10.0
 PACE_SECONDS = 0.5
 """A table gets at most one block in so many seconds, unless blocks are full: a block for each of many partitions is many parts."""
-RESET = "millrace offsets reset archiver --to earliest"
+REMEDIES = replace(
+    Remedies.of(ROLE), lost="Run `millrace offsets reset archiver --to earliest`: rows that are there already are not inserted again."
+)
+"""It writes no transactions that the commits log could tell of."""
 BLOCKS_AT_ONCE = 3
 """How many blocks are on their way: two at the desk and one in line. What is cut later is larger."""
 HELD_BLOCKS = 8
@@ -72,7 +75,7 @@ class Archiver:
         self._limits = limits_of(settings.archiver)
         slot = Slot(ROLE, settings.ordinal)
         reading = replace(settings, runner=replace(settings.runner, fetch_queue_bytes=settings.archiver.fetch_queue_bytes))
-        self._inputs = Inputs(reading, slot, READERS[ROLE], self, co_partitioned=False, begin=self._begin)
+        self._inputs = Inputs(reading, slot, READERS[ROLE], self, co_partitioned=False, begin=self._begin, remedies=REMEDIES)
         self._log_starts: dict[Place, int] = {}
         self._desk = Desk(settings, telemetry, at)
         self._berths: dict[Place, Berth] = {}
@@ -122,12 +125,9 @@ class Archiver:
         self._telemetry.emit(Revoked(partitions=self._by_topic(places), lost=lost))
 
     def _work(self) -> None:
-        try:
-            self._inputs.start()
-            while not self._stopping:
-                self._turn()
-        except OffsetsLost as error:
-            raise OffsetsLost(f"{error} For the archiver that is: `{RESET}`; rows that are there are not doubled.") from None
+        self._inputs.start()
+        while not self._stopping:
+            self._turn()
 
     def _connect(self) -> bool:
         """Wait for ClickHouse, as long as it takes; False where we were asked to stop instead."""
@@ -361,7 +361,8 @@ class Archiver:
         """The log dropped records of an open intent: settle it by looking, with what is left. Raises OffsetsLost for any others."""
         if intent is None or log_start > intent.end:
             raise OffsetsLost(
-                f"{topic}/{partition}: records {start} to {log_start} were dropped by the log's retention before they were archived."
+                f"{topic}/{partition}: records {start} to {log_start} were dropped by the log's retention before they were archived. "
+                f"{REMEDIES.lost}"
             )
         self._telemetry.emit(RecordsGone(topic=topic, partition=partition, start=start, end=log_start))
         return replace(intent, look=True)

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from millrace.infra.kafka.changelog import Restore
-from millrace.infra.kafka.positions import Metadata, Place, Position
+from millrace.infra.kafka.positions import Metadata, Place, Position, Remedies
 from millrace.infra.state import GroupStore, Mark, Writes
 from millrace.schemas.errors import CommitLost, Stop
 from millrace.schemas.record import Emit, Record, Refused
@@ -71,15 +71,14 @@ class Group:
         """The next offset to process of each place."""
         return {place: position.offset for place, position in self.positions.items()}
 
-    def go_back_to(self, positions: Mapping[Place, Position]) -> None:
+    def go_back_to(self, positions: Mapping[Place, Position], remedies: Remedies) -> None:
         """Stand where the group has committed. Raises CommitLost where that is before a commit of ours that was answered."""
         for place in self.places:
             committed, settled = positions[place].offset, self._settled.get(place, 0)
             if committed < settled:
                 raise CommitLost(
                     f"Kafka answered the commit of {place[0]}/{place[1]} up to {settled}, and now says {committed}. What was decided from "
-                    "there on may be there already: going on would decide it again. Stop the role, then run "
-                    "`millrace offsets reset ROLE --to commits`."
+                    f"there on may be there already: going on would decide it again. Stop the role first. {remedies.lost}"
                 )
             self.positions[place] = positions[place]
 

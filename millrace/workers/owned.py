@@ -55,7 +55,7 @@ class Owned:
     def begin_again(self, positions: dict[Place, Position]) -> None:
         """Bring every group to its committed positions, and read on from there."""
         for group in self:
-            group.go_back_to(positions)
+            group.go_back_to(positions, self._inputs.remedies)
             self._open(group)
             self._go_back(group)
 

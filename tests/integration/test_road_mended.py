@@ -57,7 +57,7 @@ def test_lost_offsets_stop_inference_until_the_command_that_it_names_is_run(brok
             lose_offsets(road, "inference")
             before = road.ends()
             with road.inference() as inference:
-                assert "`millrace offsets reset ROLE --to commits`" in ends_as(inference, "OffsetsLost")
+                assert "`millrace offsets reset inference --to commits`" in ends_as(inference, "OffsetsLost")
             after = road.ends()
             assert {name for name, _ in before if any(before[place] != after[place] for place in before if place[0] == name)} <= {
                 full_name(road.settings, REQUESTS)
@@ -93,7 +93,8 @@ def test_nothing_but_poison_is_held_within_the_cap_until_it_is_allowed(broker: B
 
 def held_at_cap(road: Road, inference: WorkerProcess) -> None:
     """Both partitions are held with as many dead letters as the cap lets pass, and no more come; the worker names the command."""
-    assert "`millrace dead-letters allow inference`" in inference.wait_for("Held")["reason"]
+    command = "`millrace dead-letters allow inference`"
+    wait_until(lambda: any(command in held["reason"] for held in inference.events("Held")), 60, f"held, naming {command}")
     wait_until(lambda: len(letters(road.settings)) == CAP * PARTITIONS, 30, "each partition at its cap")
     pause(0.3)
     assert len(letters(road.settings)) == CAP * PARTITIONS
@@ -115,14 +116,13 @@ def test_a_topic_made_anew_stops_both_workers_until_the_commands_that_they_name_
     with road.inference() as inference, road.archiver() as archiver:
         road.holds()
         make_anew(road)
-        for worker in (inference, archiver):
-            assert "`millrace offsets reset ROLE --to earliest`" in ends_as(worker, "TopicRecreated")
+        for role, worker in (("inference", inference), ("archiver", archiver)):
+            assert f"`millrace offsets reset {role} --to earliest`" in ends_as(worker, "TopicRecreated")
     goes_on(road)
     make_anew(road)
     with road.inference() as inference, road.archiver() as archiver:
-        reason = ends_as(inference, "OffsetsLost", "TopicRecreated")
-        assert "`millrace offsets reset ROLE --to" in reason
-        assert "`millrace offsets reset archiver --to earliest`" in ends_as(archiver, "OffsetsLost", "TopicRecreated")
+        for role, worker in (("inference", inference), ("archiver", archiver)):
+            assert f"`millrace offsets reset {role} --to earliest`" in ends_as(worker, "OffsetsLost", "TopicRecreated")
     assert "use --to earliest" in road.command("offsets", "reset", "inference", "--to", "commits", fails=2)
     goes_on(road)
 

@@ -99,7 +99,7 @@ def test_offsets_that_belong_to_another_life_of_a_topic(broker: Broker, tmp_path
         with InThread(rig) as worker:
             error = worker.error()
             assert isinstance(error, TopicRecreated)
-            assert "`millrace offsets reset ROLE --to earliest`" in str(error)
+            assert f"`millrace offsets reset {ECHO.role} --to earliest`" in str(error)
         assert outputs(rig) == []
 
 

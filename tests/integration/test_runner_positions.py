@@ -49,7 +49,7 @@ def test_lost_offsets_stop_the_worker_and_come_back_from_commits(broker: Broker,
         with InThread(rig) as worker:
             error = worker.error()
             assert isinstance(error, OffsetsLost)
-            assert "millrace offsets reset ROLE --to commits" in str(error)
+            assert f"`millrace offsets reset {bench.role} --to commits`" in str(error)
         assert outputs(rig) == before
         settings = rig.settings
         offsets.reset(settings, bench.role, [full_name(settings, topic) for topic in bench.inputs], Start.COMMITS)
@@ -71,7 +71,7 @@ def test_a_topic_made_anew_while_nobody_looked(broker: Broker, tmp_path: Path) -
         with InThread(rig) as worker:
             error = worker.error()
             assert isinstance(error, OffsetsLost | TopicRecreated)
-            assert "millrace offsets reset ROLE" in str(error)
+            assert f"`millrace offsets reset {ECHO.role} --to earliest`" in str(error)
         assert outputs(rig) == before
 
 

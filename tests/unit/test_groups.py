@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from millrace.infra.kafka.positions import Metadata, Position
+from millrace.infra.kafka.positions import Metadata, Position, Remedies
 from millrace.schemas.errors import CommitLost
 from millrace.streams.cap import Cap
 from millrace.workers.groups import Group
 
 PLACE = ("requests", 0)
+REMEDIES = Remedies.of("echo")
 
 
 def at(offset: int) -> dict[tuple[str, int], Position]:
@@ -29,17 +30,17 @@ def group() -> Group:
 
 @pytest.mark.parametrize("committed", [10, 20], ids=["aborted", "committed after all"])
 def test_it_goes_back_to_what_is_committed(group: Group, committed: int) -> None:
-    group.go_back_to(at(committed))
+    group.go_back_to(at(committed), REMEDIES)
     assert group.offsets() == {PLACE: committed}
 
 
 def test_a_commit_that_kafka_lost_is_not_gone_past(group: Group) -> None:
-    with pytest.raises(CommitLost, match="requests/0 up to 10, and now says 5"):
-        group.go_back_to(at(5))
+    with pytest.raises(CommitLost, match=r"requests/0 up to 10, and now says 5.*`millrace offsets reset echo --to commits`"):
+        group.go_back_to(at(5), REMEDIES)
 
 
 def test_before_the_first_commit_nothing_can_be_lost() -> None:
     group = Group(0)
     group.positions = at(5)
-    group.go_back_to(at(5))
+    group.go_back_to(at(5), REMEDIES)
     assert group.offsets() == {PLACE: 5}

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from millrace.infra.kafka.clients import ANSWER_SECONDS, TopicInfo
+from millrace.infra.kafka.positions import Remedies
 from millrace.infra.kafka.triage import passing
 from millrace.schemas.errors import Stop, TopicRecreated
 
@@ -17,8 +18,9 @@ from millrace.schemas.errors import Stop, TopicRecreated
 class Identity:
     """Asks Kafka for the ids of some topics, from time to time; the answer is looked at in a later call."""
 
-    def __init__(self, client: AdminClient, infos: Mapping[str, TopicInfo]) -> None:
+    def __init__(self, client: AdminClient, infos: Mapping[str, TopicInfo], remedies: Remedies) -> None:
         self._client = client
+        self._remedies = remedies
         self._infos = infos
         self._asked: dict[str, Future[Any]] = {}
         self.silent = False
@@ -53,6 +55,6 @@ class Identity:
         if now != before:
             raise TopicRecreated(
                 f"topic {name} was deleted, re-created or re-partitioned while it was read ({before} is now {now}). "
-                "Run `millrace offsets reset ROLE --to earliest` once you know that nothing of the old topic is missing."
+                f"{self._remedies.recreated}"
             )
         return True

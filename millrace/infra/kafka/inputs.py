@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from millrace.infra.kafka.clients import ANSWER_SECONDS, Slot, TopicInfo, admin, describe, full_name, group_consumer
 from millrace.infra.kafka.identity import Identity
-from millrace.infra.kafka.positions import Place, Position, committed, with_metadata
+from millrace.infra.kafka.positions import Place, Position, Remedies, committed, with_metadata
 from millrace.infra.kafka.triage import fenced, passing
 from millrace.infra.settings import Settings
 from millrace.schemas.errors import Fenced, MillraceError, NotCoPartitioned, OffsetsLost, Stop, Unavailable
@@ -60,6 +60,7 @@ class Inputs:
     """A static member of the role's group over one or more topics.
 
     ``co_partitioned``: they are joined and must be so. ``begin`` says from which offsets to read, given the committed positions.
+    ``remedies`` are what the errors name, where they are not those of every role.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class Inputs:
         *,
         co_partitioned: bool = True,
         begin: Callable[[Mapping[Place, Position]], dict[Place, int]] = at_positions,
+        remedies: Remedies | None = None,
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._co_partitioned = co_partitioned
         self._begin = begin
+        self.remedies = remedies or Remedies.of(slot.role)
         self._names = {full_name(settings, topic): topic.name for topic in topics}
         self._infos: dict[str, TopicInfo] = {}
         self._consumer: Consumer = group_consumer(settings, slot)
@@ -113,7 +116,7 @@ class Inputs:
         counts = {name: info.partitions for name, info in self._infos.items()}
         if self._co_partitioned and len(set(counts.values())) > 1:
             raise NotCoPartitioned(f"joined topics must have the same number of partitions, these have {counts}")
-        self.identity = Identity(self._admin, self._infos)
+        self.identity = Identity(self._admin, self._infos, self.remedies)
         self._consumer.subscribe(list(self._names), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def poll(self, records: int, idle_seconds: float, gather_seconds: float) -> Poll:
@@ -221,7 +224,7 @@ class Inputs:
         try:
             messages = self._consumer.consume(number, seconds) if number else []
         except KafkaException as error:
-            _raise(error.args[0], "the group")
+            self._raise(error.args[0], "the group")
             messages = []
         if self._error is not None:
             raise self._error
@@ -245,8 +248,18 @@ class Inputs:
             elif error.code() == KafkaError._PARTITION_EOF:
                 ends[(str(message.topic()), int(message.partition() or 0))] = int(message.offset() or 0)
             else:
-                _raise(error, f"{message.topic()}/{message.partition()}")
+                self._raise(error, f"{message.topic()}/{message.partition()}")
         return Poll(records, ends)
+
+    def _raise(self, error: KafkaError, where: str) -> None:
+        if error.code() in LOST:
+            raise OffsetsLost(
+                f"the offset to go on from in {where} is not in the log any more, or was never committed ({error.str()}). "
+                f"{self.remedies.lost}"
+            )
+        _raise_fenced(error)
+        if not passing(error):
+            raise Stop(f"reading {where}: {error.name()}: {error.str()}")
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         places = [(part.topic, part.partition) for part in partitions]
@@ -273,7 +286,8 @@ class Inputs:
     def _committed(self, places: list[Place], seconds: float) -> dict[Place, Position] | None:
         if not places:
             return {}
-        return committed(self._consumer, places, {name: info.topic_id for name, info in self._infos.items()}, seconds)
+        topic_ids = {name: info.topic_id for name, info in self._infos.items()}
+        return committed(self._consumer, places, topic_ids, self.remedies, seconds)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._give_up(partitions, lost=False)
@@ -305,14 +319,3 @@ def _partitions(places: Iterable[Place]) -> list[TopicPartition]:
 def _raise_fenced(error: KafkaError | None) -> None:
     if error is not None and fenced(error):
         raise Fenced(f"another process joined the group in this slot ({error.str()}). Give each worker its own ordinal.")
-
-
-def _raise(error: KafkaError, where: str) -> None:
-    if error.code() in LOST:
-        raise OffsetsLost(
-            f"the offset to go on from in {where} is not in the log any more, or was never committed ({error.str()}). "
-            "Run `millrace offsets reset ROLE --to commits` to go on exactly where its last transaction ended."
-        )
-    _raise_fenced(error)
-    if not passing(error):
-        raise Stop(f"reading {where}: {error.name()}: {error.str()}")

@@ -38,11 +38,32 @@ class Position(Struct, frozen=True):
     metadata: Metadata
 
 
+class Remedies(Struct, frozen=True):
+    """What a person runs about a role's offsets, as the errors about them say it."""
+
+    lost: str
+    """Where there is no offset to go on from."""
+    recreated: str
+    """Where the offsets are those of another topic."""
+
+    @classmethod
+    def of(cls, role: str) -> Remedies:
+        """Those of a role whose transactions are on the commits log."""
+        reset = f"millrace offsets reset {role}"
+        return cls(
+            lost=f"Run `{reset} --to commits` to go on exactly where its last transaction ended, or for a topic that was made anew "
+            f"`{reset} --to earliest`.",
+            recreated=f"Run `{reset} --to earliest` once you know that nothing of the old topic is missing.",
+        )
+
+
 _decode = msgspec.json.Decoder(Metadata).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def committed(consumer: Consumer, places: list[Place], topic_ids: dict[str, str], seconds: float) -> dict[Place, Position] | None:
+def committed(
+    consumer: Consumer, places: list[Place], topic_ids: dict[str, str], remedies: Remedies, seconds: float
+) -> dict[Place, Position] | None:
     """The committed position of each place, after pending transactions were decided; None where Kafka did not answer in time.
 
     Raises OffsetsLost where there is none, TopicRecreated where it belongs to a topic of another id.
@@ -50,7 +71,7 @@ def committed(consumer: Consumer, places: list[Place], topic_ids: dict[str, str]
     answers = _fetch(consumer, places, seconds)
     if answers is None:
         return None
-    return {(answer.topic, answer.partition): _checked(answer, topic_ids[answer.topic]) for answer in answers}
+    return {(answer.topic, answer.partition): _checked(answer, topic_ids[answer.topic], remedies) for answer in answers}
 
 
 def with_metadata(place: Place, position: Position) -> TopicPartition:
@@ -67,25 +88,22 @@ def _fetch(consumer: Consumer, places: list[Place], seconds: float) -> list[Topi
         return None
 
 
-def _checked(answer: TopicPartition, topic_id: str) -> Position:
+def _checked(answer: TopicPartition, topic_id: str, remedies: Remedies) -> Position:
     name = f"{answer.topic}/{answer.partition}"
     if answer.offset == OFFSET_INVALID:
         raise OffsetsLost(
             f"no committed offset for {name}: it expired, or the group was never provisioned. "
-            "Run `millrace provision` for a new group, or `millrace offsets reset ROLE --to commits` to go on "
-            "exactly where its last transaction ended."
+            f"Run `millrace provision` for a new group. {remedies.lost}"
         )
     try:
         metadata = _decode(answer.metadata or "")
     except msgspec.MsgspecError:
         raise OffsetsLost(
-            f"the committed offset of {name} was not written by millrace (metadata {answer.metadata!r}). "
-            "Run `millrace offsets reset ROLE --to commits`."
+            f"the committed offset of {name} was not written by millrace (metadata {answer.metadata!r}). {remedies.lost}"
         ) from None
     if metadata.topic_id != topic_id:
         raise TopicRecreated(
             f"topic {answer.topic} was deleted and created again (id {metadata.topic_id} is now {topic_id}): "
-            "the committed offsets mean nothing on it. "
-            "Run `millrace offsets reset ROLE --to earliest` once you know that nothing of the old one is missing."
+            f"the committed offsets mean nothing on it. {remedies.recreated}"
         )
     return Position(answer.offset, metadata)

@@ -13,6 +13,7 @@ from msgspec import Struct
 from millrace.infra.kafka.answers import failed, repeated
 from millrace.infra.kafka.clients import TopicInfo, address, describe, full_name, reader
 from millrace.infra.kafka.last import Extent, last_offsets
+from millrace.infra.kafka.scan import Scan
 from millrace.infra.settings import Settings
 from millrace.schemas.errors import Unavailable, UsageError
 from millrace.schemas.record import Record
@@ -59,7 +60,7 @@ class Tail:
             raise UsageError(f"topic {self._name} does not exist at {address(settings)}: run `millrace provision`")
         extents = _extents(self._consumer, self._name, info)
         self._open = {extent.partition for extent in extents}
-        self._consumer.assign([TopicPartition(self._name, number, at) for number, at in self._begin(spot, extents).items()])
+        self._consumer.assign([TopicPartition(self._name, number, at) for number, at in self._begin(settings, spot, extents).items()])
 
     def read(self, seconds: float) -> list[Record]:
         """What is there, waiting up to ``seconds`` for the first of it; raises Unavailable for an error that does not pass by itself."""
@@ -93,10 +94,10 @@ class Tail:
         """Stop reading."""
         self._consumer.close()
 
-    def _begin(self, spot: Spot, extents: list[Extent]) -> dict[int, int]:
+    def _begin(self, settings: Settings, spot: Spot, extents: list[Extent]) -> dict[int, int]:
         """The offset of each partition from which to read."""
         if spot.before_end is not None:
-            return last_offsets(self._consumer, self._name, extents, spot.before_end)
+            return _before_end(settings, self._name, extents, spot.before_end)
         return {extent.partition: spot.on(extent.start, extent.end) for extent in extents}
 
     def _record(self, message: Message) -> Record | None:
@@ -117,6 +118,14 @@ def extents(settings: Settings, topics: dict[str, TopicInfo]) -> dict[str, list[
         return {name: _extents(consumer, name, info) for name, info in topics.items()}
     finally:
         consumer.close()
+
+
+def _before_end(settings: Settings, name: str, extents: list[Extent], records: int) -> dict[int, int]:
+    scan = Scan(settings)
+    try:
+        return last_offsets(scan, name, extents, records)
+    finally:
+        scan.close()
 
 
 def _extents(consumer: Consumer, name: str, info: TopicInfo) -> list[Extent]:
