@@ -9,6 +9,9 @@ from msgspec import Meta, Struct
 from millrace.schemas.event import Event, Time
 from millrace.schemas.experiment import Word
 
+MAX_WEIGHT = 1e9
+"""Sums of weights stay numbers: a route that overflows would stop every worker that reads it."""
+
 
 class Output(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One named output of a prediction: the tensor it comes from and, where it is one column of it, which."""
@@ -34,8 +37,8 @@ class ModelVersion(Event, frozen=True):
     digest: Annotated[str, Meta(description="sha256 of the model's bytes, in hex.")]
     size_bytes: Annotated[int, Meta(ge=1, description="The size of the model's bytes.")]
     input: Annotated[str, Meta(description="The input tensor, of shape (n, k), float32.")]
-    features: Annotated[tuple[str, ...], Meta(description="The k features, in the order of the vector.")]
-    outputs: Annotated[tuple[Output, ...], Meta(description="The named outputs of a prediction.")]
+    features: Annotated[tuple[str, ...], Meta(min_length=1, description="The k features, in the order of the vector.")]
+    outputs: Annotated[tuple[Output, ...], Meta(min_length=1, description="The named outputs of a prediction.")]
     operators: Annotated[tuple[str, ...], Meta(description="The ONNX operators it uses.")]
     golden: Annotated[Golden, Meta(description="One input and its answer, checked at every load.")]
     defaults: Annotated[dict[str, float], Meta(description="The value of a feature that a request leaves out.")] = {}
@@ -47,7 +50,7 @@ class Share(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One version's share of a route, by weight."""
 
     version: Annotated[int, Meta(ge=1)]
-    weight: Annotated[float, Meta(gt=0)] = 1.0
+    weight: Annotated[float, Meta(gt=0, le=MAX_WEIGHT)] = 1.0
 
 
 class Route(Event, frozen=True):

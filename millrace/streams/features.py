@@ -65,7 +65,8 @@ class FeatureReader:
             Form.PACKED_VECTOR: msgspec.msgpack.Decoder(list[float]).decode,
         }
         if len(self._names) <= limits.features:
-            self._know_names()
+            with suppress(ValueError):  # a name with a quotation mark, a backslash or a control character: each row is read as a dict
+                self._know_names()
         self._dicts: dict[Form, Any] = {
             Form.JSON_NAMES: msgspec.json.Decoder(list[dict[str, float]]).decode,
             Form.PACKED_NAMES: msgspec.msgpack.Decoder(list[dict[str, float]]).decode,

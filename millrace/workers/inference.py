@@ -36,11 +36,16 @@ class Inference(Decide):
         others = [one for one in predictions if one.status is not Status.OK]
         good = Counter([one.model for one in predictions])
         good.subtract([one.model for one in others])
-        counts = {(model, Status.OK.value): number for model, number in good.items() if number}
-        self._telemetry.emit(Answered(counts | Counter([(one.model, one.status.value) for one in others])))
+        counts = Counter({(model, Status.OK.value): number for model, number in good.items() if number})
+        counts.update((self._label(one.model), one.status.value) for one in others)
+        self._telemetry.emit(Answered(counts))
         if others:
             self._tell_failures(others)
         return facts
+
+    def _label(self, model: str) -> str:
+        """A model that nobody serves counts under no name: producers write what they like, and a series is kept for ever."""
+        return model if self._fleet.serving(model) is not None else ""
 
     def _tell_failures(self, predictions: list[Prediction]) -> None:
         blamed = [one for one in predictions if one.error.startswith(BLAMED)]

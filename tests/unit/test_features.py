@@ -50,6 +50,14 @@ def test_every_way_of_stating_features_gives_the_same_matrix(way: Any, form: For
     np.testing.assert_array_equal(rows.matrix, VALUES)
 
 
+@pytest.mark.parametrize("form", [Format.JSON, Format.MSGPACK])
+@pytest.mark.parametrize("name", ['city="NY"', "a\\b", "a\nb"])
+def test_a_name_that_has_to_be_escaped_is_read_too(name: str, form: Format) -> None:
+    rows = read(*(request(least(i, features={name: float(i)}), form) for i in range(3)), names=(name,))
+    assert rows.faults == {}
+    np.testing.assert_array_equal(rows.matrix, [[0], [1], [2]])
+
+
 def test_all_ways_may_stand_in_one_batch() -> None:
     rows = read(*(request(way(i), form) for i, (way, form) in enumerate(WAYS)))
     assert rows.faults == {}

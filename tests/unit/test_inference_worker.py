@@ -8,10 +8,13 @@ import sys
 
 import pytest
 
-from millrace.infra.settings import convert
+from millrace.infra.settings import TelemetrySettings, convert
+from millrace.infra.telemetry import Telemetry
 from millrace.schemas.errors import SettingsError
 from millrace.streams.answer import Keep
-from millrace.workers.inference import gather_seconds, step_settings
+from millrace.streams.step import Batch
+from millrace.workers.inference import Inference, gather_seconds, step_settings
+from tests.models import NOW, MemoryModels, least, request
 
 TREE = {
     "limits": {"features": 5},
@@ -36,6 +39,15 @@ def test_a_poll_gathers_as_long_as_the_most_patient_model_waits() -> None:
     assert gather_seconds(convert({"inference": {"wait_seconds": 0.1}})) == 0.1
     assert gather_seconds(convert({"runner": {"gather_seconds": 0.2}, **TREE})) == 0.2
     assert gather_seconds(convert({})) == 0.005
+
+
+def test_models_that_nobody_serves_share_one_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("millrace.workers.inference.OnnxModels", lambda *_: MemoryModels())
+    telemetry = Telemetry("inference", "inference-0", TelemetrySettings())
+    step = Inference(convert({}), telemetry)
+    step.process(Batch(0, [request(least(i, model=f"m{i}")) for i in range(100)], NOW))
+    samples = [sample for metric in telemetry.metrics.registry.collect() for sample in metric.samples if "model" in sample.labels]
+    assert {(sample.labels["model"], sample.labels["status"]) for sample in samples} == {("", "error")}
 
 
 def test_an_unknown_way_of_recording_is_refused_at_the_start() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from millrace.infra.kafka.partition import murmur2
 from millrace.schemas import wire
 from millrace.schemas.errors import DecodeError
 from millrace.schemas.record import Format, Record
-from millrace.schemas.topics import PREDICTIONS, REQUESTS
+from millrace.schemas.topics import MODELS, PREDICTIONS, REQUESTS, ROUTES, Topic
+from tests.models import manifest, route
 
 LEAST = b'{"id":"r-1","unit_id":"u-1","model":"m","features":{"a":1}}'
 
@@ -16,6 +20,24 @@ LEAST = b'{"id":"r-1","unit_id":"u-1","model":"m","features":{"a":1}}'
 def test_the_least_request_needs_no_header_and_nothing_else() -> None:
     request = wire.codec(REQUESTS).decode(LEAST)
     assert (request.id, request.unit_id, request.model, request.time, request.deadline) == ("r-1", "u-1", "m", None, None)
+
+
+@pytest.mark.parametrize(
+    ("topic", "field", "value", "says"),
+    [
+        (ROUTES, "shares", [{"version": 1, "weight": 1e308}, {"version": 2, "weight": 1e308}], "$.shares[0].weight"),
+        (ROUTES, "shares", [], "$.shares"),
+        (MODELS, "outputs", [], "$.outputs"),
+        (MODELS, "features", [], "$.features"),
+    ],
+)
+def test_a_control_record_that_no_worker_could_live_with_is_refused(topic: Topic, field: str, value: Any, says: str) -> None:
+    good = route() if topic is ROUTES else manifest()
+    tree = msgspec.json.decode(wire.codec(topic).encode(good))
+    assert wire.codec(topic).decode(msgspec.json.encode(tree)) == good
+    with pytest.raises(DecodeError) as error:
+        wire.codec(topic).decode(msgspec.json.encode(tree | {field: value}))
+    assert says in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from millrace.infra.objects import Folder
 from millrace.infra.settings import Settings
 from millrace.schemas.errors import UsageError
 from millrace.schemas.experiment import Word
-from millrace.schemas.model import ModelVersion, Route, Share
+from millrace.schemas.model import MAX_WEIGHT, ModelVersion, Route, Share
 from millrace.schemas.topics import MODELS, ROUTES
 from millrace.workers.commands.common import Data, Json, write_json
 from millrace.workers.commands.report import cut, kafka_settings, say, show, when
@@ -211,6 +211,8 @@ def _shares(version: int, given: list[str]) -> tuple[Share, ...]:
     if version not in weights:
         weights[version] = 1 - sum(weights.values())
     for serving, its_weight in weights.items():
+        if its_weight > MAX_WEIGHT:
+            raise UsageError(f"version {serving} has weight {its_weight:g}: at most {MAX_WEIGHT:g}")
         if its_weight <= 0:
             raise UsageError(f"version {serving} would have weight {its_weight:g}, which must be above 0; name VERSION's own with --share")
     return tuple(Share(version=serving, weight=its_weight) for serving, its_weight in sorted(weights.items()))
