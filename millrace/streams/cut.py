@@ -11,8 +11,10 @@ from msgspec import Struct
 
 from millrace.schemas.record import Record
 
-HEADER_BYTES = 64
-"""What a record weighs in memory besides its key and value, headers included."""
+RECORD_BYTES = 64
+"""What a record weighs in memory besides its key, value and headers."""
+HEADER_BYTES = 150
+"""What a header weighs besides its name and value."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -29,7 +31,10 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 def weight_bytes(record: Record) -> int:
     """About how much memory a record takes."""
-    return HEADER_BYTES + len(record.value or b"") + len(record.key or b"")
+    weight = RECORD_BYTES + len(record.value or b"") + len(record.key or b"")
+    if record.headers:
+        weight += sum(HEADER_BYTES + len(name) + len(value or b"") for name, value in record.headers)
+    return weight
 
 
 def month_ms(appended_ms: int) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from millrace.infra.clickhouse.client import Refusal
 from millrace.infra.kafka.clients import Slot
-from millrace.infra.kafka.inputs import Inputs, Poll
+from millrace.infra.kafka.inputs import Inputs, Poll, Reading
 from millrace.infra.kafka.positions import Metadata, Place, Position, Remedies
 from millrace.infra.settings import ArchiverSettings, Settings
 from millrace.infra.telemetry import (
@@ -30,7 +30,6 @@ from millrace.infra.telemetry import (
     BlockReconciled,
     BlockRefused,
     Draining,
-    Lagging,
     PlaceAnswers,
     PlaceUnavailable,
     Polled,
@@ -43,6 +42,7 @@ from millrace.schemas.topics import READERS
 from millrace.streams.cut import Limits
 from millrace.streams.intent import Commit, Intent, Lane, Phase
 from millrace.workers.desk import Answer, Berth, Desk, Highest, Over, Present, Stored, Trouble
+from millrace.workers.lag import LagReport
 from millrace.workers.process import main
 
 ROLE = "archiver"
@@ -51,10 +51,11 @@ CLICKHOUSE = "clickhouse"
 BUSY_SECONDS = 0.02
 IDLE_SECONDS = 0.1
 GATHER_SECONDS = 0.005
-LAG_SECONDS = 1.0
 STARTS_SECONDS = 10.0
 PACE_SECONDS = 0.5
-"""A table gets at most one block in so many seconds, unless blocks are full: a block for each of many partitions is many parts."""
+"""A table gets at most one block in so many seconds, unless blocks are full: a block for each of many partitions is many parts.
+
+Two a second, and not one: partitions take turns, and a record of the default four is to arrive within about 2 s."""
 REMEDIES = replace(
     Remedies.of(ROLE), lost="Run `millrace offsets reset archiver --to earliest`: rows that are there already are not inserted again."
 )
@@ -74,8 +75,9 @@ class Archiver:
         self._settings, self._telemetry, self._at = settings, telemetry, at
         self._limits = limits_of(settings.archiver)
         slot = Slot(ROLE, settings.ordinal)
-        reading = replace(settings, runner=replace(settings.runner, fetch_queue_bytes=settings.archiver.fetch_queue_bytes))
-        self._inputs = Inputs(reading, slot, READERS[ROLE], self, co_partitioned=False, begin=self._begin, remedies=REMEDIES)
+        own = replace(settings, runner=replace(settings.runner, fetch_queue_bytes=settings.archiver.fetch_queue_bytes))
+        reading = Reading(co_partitioned=False, begin=self._begin, remedies=REMEDIES)
+        self._inputs = Inputs(own, slot, READERS[ROLE], self, reading)
         self._log_starts: dict[Place, int] = {}
         self._desk = Desk(settings, telemetry, at)
         self._berths: dict[Place, Berth] = {}
@@ -84,7 +86,8 @@ class Archiver:
         self._crowded = False
         self._trouble = ""
         self._retry_at = 0.0
-        self._due = {"lag": 0.0, "identity": 0.0}
+        self._lag_report = LagReport(self._inputs, telemetry, self._lag)
+        self._identity_due = 0.0
         self._stopping = ""
 
     def stop(self, why: str) -> None:
@@ -199,17 +202,20 @@ class Archiver:
         lane.settled.clear()
 
     def _note(self, berth: Berth, answer: Answer) -> None:
-        """Tell of ClickHouse's troubles, and when they are over."""
-        if not isinstance(answer, Trouble):
-            if self._trouble:
-                self._telemetry.emit(PlaceAnswers(place=CLICKHOUSE))
-            self._trouble = ""
-            return
-        self._trouble, self._retry_at = answer.reason, time.monotonic() + self._limits.retry_seconds
-        if answer.code is None:
+        """Tell of ClickHouse's troubles, and when they are over. Silence is everybody's trouble, a refusal that of its lane alone."""
+        if isinstance(answer, Trouble) and answer.code is None:
+            self._trouble, self._retry_at = answer.reason, time.monotonic() + self._limits.retry_seconds
             self._telemetry.emit(PlaceUnavailable(place=CLICKHOUSE, reason=answer.reason, retry_seconds=self._limits.retry_seconds))
-        else:
-            self._telemetry.emit(BlockRefused(table=berth.table, partition=berth.partition, code=answer.code, reason=answer.reason))
+            return
+        if self._trouble:
+            self._telemetry.emit(PlaceAnswers(place=CLICKHOUSE))
+        self._trouble = ""
+        match answer:
+            case Trouble(reason, code):
+                berth.refused = reason
+                self._telemetry.emit(BlockRefused(table=berth.table, partition=berth.partition, code=code or 0, reason=reason))
+            case Stored():
+                berth.refused = ""
 
     def _ask(self, cut_now: bool) -> bool:
         """Ask every lane what is to be done; True where a commit may have brought more to do."""
@@ -233,7 +239,7 @@ class Archiver:
     def _may_ask(self, berth: Berth, now: float, cut_now: bool) -> bool:
         lane = berth.lane
         if lane.phase is Phase.GATHERING and lane.gathered:
-            if self._trouble or sum(other.lane.writing for other in self._berths.values()) >= BLOCKS_AT_ONCE:
+            if self._trouble or sum(other.writing for other in self._berths.values()) >= BLOCKS_AT_ONCE:
                 return False
             return cut_now or lane.full or now >= self._paced.get(berth.topic, 0.0)
         if lane.phase in (Phase.OPENING, Phase.LOOKING, Phase.INSERTING):
@@ -267,56 +273,59 @@ class Archiver:
         Pausing drops what was fetched ahead, so it is done seldom and for long: at the full measure, until half of it is free.
         """
         self._crowded = self.held_blocks > (HELD_BLOCKS / 2 if self._crowded else HELD_BLOCKS)
-        wanted = {place: self._is_shut(berth.lane, closed) for place, berth in self._berths.items()}
+        wanted = {place: self._is_shut(berth, closed) for place, berth in self._berths.items()}
         self._inputs.pause(place for place, shut in wanted.items() if shut and not self._berths[place].paused)
         self._inputs.resume(place for place, shut in wanted.items() if not shut and self._berths[place].paused)
         for place, shut in wanted.items():
             self._berths[place].paused = shut
 
-    def _is_shut(self, lane: Lane, closed: bool) -> bool:
-        """One that waits for a lease holds no more than its block and the next, so that it leaves room for the others."""
+    def _is_shut(self, berth: Berth, closed: bool) -> bool:
+        """One that waits for long holds no more than its block and the next, so that it leaves room for the others."""
+        lane = berth.lane
         if closed or lane.phase is Phase.REBUILDING:
             return closed
-        return (self._crowded and bool(lane.gathered)) or (lane.stuck and lane.full)
+        return (self._crowded and bool(lane.gathered)) or (berth.waits and lane.full)
 
     def _report(self) -> None:
-        waiting = [berth for berth in self._berths.values() if berth.lane.phase in (Phase.OPENING, Phase.REBUILDING, Phase.WAITING)]
-        if self._trouble:
-            self._telemetry.health.not_ready(f"ClickHouse: {self._trouble}")
-        elif waiting:
-            first = waiting[0]
-            self._telemetry.health.not_ready(f"{first.topic}/{first.partition} is {first.lane.phase.name.lower()}")
-        elif self._berths:
+        if reason := self._why_not_ready():
+            self._telemetry.health.not_ready(reason)
+        else:
             self._telemetry.health.ready()
-        if self._is_due("lag", LAG_SECONDS):
-            self._telemetry.emit(Lagging(lag=self._lag()))
-        if self._is_due("identity", self._settings.runner.identity_check_seconds):
+        self._lag_report.turn()
+        if (now := time.monotonic()) >= self._identity_due:
+            self._identity_due = now + self._settings.runner.identity_check_seconds
             self._inputs.identity.ask()
         self._inputs.identity.look()
 
+    def _why_not_ready(self) -> str:
+        if not self._inputs.joined:
+            return "waiting for an assignment"
+        if self._trouble:
+            return f"ClickHouse: {self._trouble}"
+        if self._inputs.identity.silent:
+            return "Kafka does not answer"
+        if self._inputs.uncommitted:
+            return f"Kafka took no commit: {self._inputs.uncommitted}"
+        return next((reason for berth in self._berths.values() if (reason := berth.why_not_ready())), "")
+
     def _lag(self) -> dict[tuple[str, int], tuple[int, float]]:
-        """Records that are not in their tables yet, and how old the oldest known one is."""
+        """Records that are not in their tables yet, and how old the oldest known one is; without partitions whose end was never told."""
         now_ms = time.time() * 1_000
         lag = {}
         for place, berth in self._berths.items():
-            behind = max(0, self._inputs.last_known_end(place) - berth.lane.start)
+            if (end := self._inputs.log_ends.known(place)) is None:
+                continue
+            behind = max(0, end - berth.lane.start)
             oldest = berth.lane.oldest_ms()
             lag[(berth.topic, berth.partition)] = (behind, max(0.0, now_ms - oldest) / 1_000 if behind and oldest else 0.0)
         return lag
-
-    def _is_due(self, what: str, seconds: float) -> bool:
-        now = time.monotonic()
-        if now - self._due[what] < seconds:
-            return False
-        self._due[what] = now
-        return True
 
     def _drain(self) -> None:
         """Insert what is gathered and commit it, within the deadline; what did not end is left as an open intent."""
         self._telemetry.emit(Draining(signal=self._stopping))
         self._telemetry.health.not_ready("stopping")
         deadline = time.monotonic() + self._settings.runner.revoke_deadline_seconds
-        while not all(berth.lane.idle or berth.lane.stuck for berth in self._berths.values()) and time.monotonic() < deadline:
+        while not all(berth.lane.idle or berth.waits for berth in self._berths.values()) and time.monotonic() < deadline:
             self._turn(cut_now=True)
         self._inputs.close()
         self._desk.close()

@@ -34,10 +34,28 @@ class Berth(Struct):
     built: tuple[Intent, Block] | None = None
     """The block of the intent under way, so that a repeat sends the same bytes."""
     paused: bool = False
+    refused: str = ""
+    """Why the table takes none of its rows, since the last that it took."""
 
     @property
     def table(self) -> str:
         return TABLES[self.topic].name
+
+    @property
+    def writing(self) -> bool:
+        """Whether a block is on its way, and nothing says that it will not get there."""
+        return self.lane.writing and not self.refused
+
+    @property
+    def waits(self) -> bool:
+        """Whether its next block may take long."""
+        return self.lane.stuck or bool(self.refused)
+
+    def why_not_ready(self) -> str:
+        """What keeps its records from their table for now; empty where nothing does."""
+        if self.refused:
+            return f"ClickHouse refuses rows of {self.table}: {self.refused}"
+        return f"{self.topic}/{self.partition} is {self.lane.phase.name.lower()}" if self.lane.stuck else ""
 
     def span(self, start: int, end: int = 1 << 62) -> Span:
         """A range of offsets of this partition."""

@@ -71,13 +71,31 @@ def test_vectors_of_both_formats_stand_in_one_block() -> None:
     assert block.undecoded == 0
 
 
+def test_a_null_where_there_is_none_is_none() -> None:
+    packed = msgspec.msgpack.encode({"id": "r", "unit_id": "u", "vector": None, "features": {"a": 1}})
+    block, columns = build(record(json(vector=None)), record(json(vector=[1]), 1))
+    assert (columns["vector"], block.undecoded) == ([[], [1.0]], 0)
+    block, columns = build(record(json(vector=None)), record(packed, 1, PACKED), record(json(vector=[2]), 2))
+    assert (columns["vector"], columns["features"][1], block.undecoded) == ([[], [], [2.0]], b'{"a":1}', 0)
+
+
+def test_a_time_beyond_what_can_be_shown_is_the_last_that_can() -> None:
+    texts = ["1066-10-14T09:00:00Z", "9999-12-31T23:59:59Z", "2026-01-02T03:04:05Z"]
+    block, columns = build(*(record(json(deadline=text), at) for at, text in enumerate([*texts, None])))
+    assert [time and time.isoformat() for time in columns["deadline"]] == [
+        "1900-01-01T00:00:00+00:00",
+        "2299-12-30T23:59:59.999999+00:00",
+        "2026-01-02T03:04:05+00:00",
+        None,
+    ]
+    assert block.undecoded == 0
+
+
 @pytest.mark.parametrize(
     "value",
     [
         json(vector=["a"]),
         json(vector={"a": 1}),
-        json(time="1066-10-14T09:00:00Z"),
-        json(time="9999-01-01T00:00:00Z"),
         json(vector=[[1.0]]),
     ],
 )

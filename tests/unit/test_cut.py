@@ -34,6 +34,13 @@ def test_a_block_has_at_most_so_many_bytes() -> None:
     assert cut(records, replace(room, block_bytes=room.block_bytes - 1)) == 2
 
 
+def test_headers_weigh_too() -> None:
+    plain = record(0)
+    flood = replace(plain, headers=[("x" * 1_000, b"y" * 9_000), ("z", None)])
+    assert 10_001 < weight_bytes(flood) - weight_bytes(plain) < 10_500
+    assert cut([flood, flood], replace(LIMITS, block_bytes=15_000)) == 1
+
+
 def test_a_record_that_is_larger_than_a_block_is_a_block_of_its_own() -> None:
     assert cut([record(0, value=b"x" * 20_000), record(1)], LIMITS) == 1
 

@@ -18,11 +18,10 @@ Array = Any
 Values = Sequence[Any]
 Floats = np.ndarray[Any, np.dtype[Any]]
 
-# What ClickHouse's DateTime64 can show; other times would be stored as different ones.
-EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
-LATEST = datetime(2299, 12, 31, tzinfo=UTC)
+# What ClickHouse's DateTime64 can show.
 TIME = pa.timestamp("us", "UTC")
-FIRST, END = pa.scalar(EARLIEST, TIME), pa.scalar(LATEST, TIME)
+FIRST = pa.scalar(datetime(1900, 1, 1, tzinfo=UTC), TIME)
+LAST = pa.scalar(datetime(2299, 12, 30, 23, 59, 59, 999_999, tzinfo=UTC), TIME)
 BUFFERS = frozenset({bytes, msgspec.Raw})
 
 BLANK: dict[Cell, Any] = {
@@ -45,9 +44,9 @@ BLANK: dict[Cell, Any] = {
 """What stands for the field of a record that could not be decoded."""
 
 _encode = msgspec.json.Encoder().encode
-_rows_of_floats = msgspec.json.Decoder(list[list[float]]).decode
-_floats = msgspec.json.Decoder(list[float]).decode
-_floats_or_bytes = msgspec.msgpack.Decoder(list[float] | bytes).decode
+_rows_of_floats = msgspec.json.Decoder(list[list[float] | None]).decode
+_floats = msgspec.json.Decoder(list[float] | None).decode
+_floats_or_bytes = msgspec.msgpack.Decoder(list[float] | bytes | None).decode
 
 
 def array_of(cell: Cell, values: Values) -> Array:
@@ -61,11 +60,12 @@ def words(values: Values) -> Array:
 
 
 def times(values: Values) -> Array:
-    """Aware times, in microseconds. Raises ValueError for one that ClickHouse cannot hold."""
+    """Aware times, in microseconds. One beyond what ClickHouse can show, such as the year 9999 for never, is the last that it can."""
     array = pa.array(values, TIME)
     known = pc.min_max(array)
-    if known["min"].is_valid and (known["min"].value < FIRST.value or known["max"].value >= END.value):
-        raise ValueError(f"a time outside {EARLIEST.year} to {LATEST.year} cannot be stored")
+    if known["min"].is_valid and (known["min"].value < FIRST.value or known["max"].value > LAST.value):
+        array = pc.if_else(pc.less(array, FIRST), FIRST, array)
+        array = pc.if_else(pc.greater(array, LAST), LAST, array)
     return array
 
 
@@ -89,20 +89,24 @@ def offsets(parts: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.int32]]:
 
 
 def vectors(values: Values) -> Array:
-    """Vectors as lists of float32: raw JSON arrays of numbers, or rows that are already unpacked. That there are none is common."""
+    """Vectors as lists of float32: raw JSON arrays of numbers, or rows that are already unpacked. That there are none is common.
+
+    A null says that there is none, as many serializers write it.
+    """
     if not any(map(len, values)):
         return _float32_lists(np.zeros(len(values) + 1, np.int32), np.empty(0))
     if any(isinstance(value, np.ndarray) for value in values):
         return _float32_rows([value if isinstance(value, np.ndarray) else _parsed(value) for value in values])
-    rows = _rows_of_floats(b"[" + b",".join([value if len(value) else b"[]" for value in values]) + b"]")
-    if len(rows) != len(values):
+    found = _rows_of_floats(b"[" + b",".join([value if len(value) else b"[]" for value in values]) + b"]")
+    if len(found) != len(values):
         raise ValueError("vector: expected one array of numbers")
+    rows = [row or [] for row in found]
     ends = offsets(rows)
     return _float32_lists(ends, np.fromiter(chain.from_iterable(rows), np.float64, int(ends[-1])))
 
 
 def _parsed(value: Any) -> Floats:
-    return np.array(_floats(value) if len(value) else [], np.float64)
+    return np.array((_floats(value) if len(value) else None) or [], np.float64)
 
 
 def _float32_rows(rows: Sequence[Floats]) -> Array:
@@ -146,8 +150,8 @@ def unpacked_json(raw: Any) -> bytes:
 
 def unpacked_vector(raw: Any) -> Floats:
     """A raw MessagePack vector, in binary float32 or as a list, as numbers of shape (k,)."""
-    value = _floats_or_bytes(raw) if len(raw) else b""
-    return np.frombuffer(value, "<f4") if isinstance(value, bytes) else np.array(value, np.float64)
+    value = _floats_or_bytes(raw) if len(raw) else None
+    return np.frombuffer(value, "<f4") if isinstance(value, bytes) else np.array(value or [], np.float64)
 
 
 def _plain(kind: Any) -> Callable[[Values], Array]:

@@ -33,9 +33,9 @@ QUICK = {
 }
 
 
-def archive_rig(broker: Broker, clickhouse: ClickHouse, folder: Path) -> Rig:
+def archive_rig(broker: Broker, clickhouse: ClickHouse, folder: Path, partitions: int = 2) -> Rig:
     """Topics, a group and a database of their own, provisioned."""
-    rig = Rig.on(broker, folder, ARCHIVER, identity_check_seconds=0.5)
+    rig = Rig.on(broker, folder, ARCHIVER, partitions, identity_check_seconds=0.5)
     database = rig.tree["topic_prefix"].strip("-")
     places = {"address": clickhouse.url, "database": database}
     return rig.at(clickhouse=places, archiver=QUICK, telemetry={"log_level": "DEBUG"}).provision()
