@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from millrace.schemas.errors import Never, NotNow
+from millrace.schemas.errors import Never, NotNow, Unavailable
 from millrace.schemas.event import from_ms
 from millrace.schemas.experiment import Plan, State, Variant
 from millrace.schemas.model import Golden, ModelVersion, Output, Route, Share
@@ -39,17 +39,21 @@ class Sum:
 
 
 class MemoryModels:
-    """The in-memory twin of the place where models are loaded. ``loading`` are on their way, ``broken`` cannot be used."""
+    """The in-memory twin of the place where models are loaded.
+
+    ``loading`` are on their way, ``missing`` are not to be had now, ``broken`` cannot be used.
+    """
 
     def __init__(self, spoil: Callable[[Any, Any], Any] = lambda matrix, sums: sums) -> None:
         self.models: dict[Target, Sum] = {}
         self.wanted: AbstractSet[Target] = frozenset()
         self.loading: set[Target] = set()
         self.broken: dict[Target, str] = {}
+        self.missing: dict[Target, str] = {}
         self._spoil = spoil
 
     def add(self, version: ModelVersion) -> None:
-        self.models.setdefault((version.name, version.version), Sum(version, self._spoil))
+        self.models.setdefault((version.name, version.version), Sum(msgspec.structs.replace(version, data=b""), self._spoil))
 
     def want(self, targets: AbstractSet[Target]) -> None:
         self.wanted = frozenset(targets)
@@ -57,6 +61,8 @@ class MemoryModels:
     def get(self, target: Target) -> Sum:
         if target in self.loading:
             raise NotNow(f"{target} is being loaded")
+        if target in self.missing:
+            raise Unavailable(self.missing[target])
         if target in self.broken:
             raise Never(self.broken[target])
         if target not in self.models:
@@ -126,11 +132,13 @@ def decide(models: MemoryModels | None = None, settings: DecideSettings | None =
     for event in events or (manifest(), route()):
         if not step.observe(control(event)):
             raise AssertionError(f"ignored: {event}")
+    step.settle()
     return step
 
 
 def facts_of(step: Decide, *records: Record) -> list[Emit | Refused]:
-    """What follows from these records at NOW."""
+    """What follows from these records at NOW, as the runner asks for it."""
+    step.settle()
     return step.process(Batch(-1, records, NOW))
 
 

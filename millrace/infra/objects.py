@@ -21,8 +21,12 @@ class Objects(Protocol):
         ...
 
     def get(self, location: str) -> bytes:
-        """The bytes of a location. Raises Unavailable where they are missing, Damaged where they are not what they were."""
+        """The bytes of a location. Raises Missing, Damaged where they changed, or Unavailable while the store does not answer."""
         ...
+
+
+class Missing(MillraceError):
+    """The store answers and has no such object."""
 
 
 class Damaged(MillraceError):
@@ -51,12 +55,13 @@ class Folder:
         return location
 
     def get(self, location: str) -> bytes:
-        """Read and checked against the name."""
+        """Read and checked against the name. A folder that is not there is a store that does not answer: it may be mounted late."""
         path = self._path(location)
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise Unavailable(
+            kind = Missing if isinstance(error, FileNotFoundError) and self._root.is_dir() else Unavailable
+            raise kind(
                 f"object {location} is not to be had from {self._root}: {error.strerror}."
                 " objects.folder must be the folder that `millrace models add` wrote to, shared by all machines."
             ) from None

@@ -120,6 +120,7 @@ COMMIT = Commit(
     slot="inference-0",
     inputs=(Range(topic="requests", partition=3, start=100, end=121, topic_id=TOPIC_ID),),
     control={"models": 3, "routes": 2},
+    lacking={"approve/4": "model 'approve' version 4 is being loaded"},
     watermarks={3: 1_773_500_966_535},
     records=21,
     emitted=42,

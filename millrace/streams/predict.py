@@ -10,6 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from millrace.schemas.assignment import Assignment
+from millrace.schemas.errors import NotNow
+from millrace.schemas.event import to_ms
 from millrace.schemas.experiment import Plan
 from millrace.schemas.limits import Limits
 from millrace.schemas.model import ModelVersion, Route
@@ -69,6 +71,14 @@ class Poll:
         for i in places:
             self.facts[i] = [unexposed(fact) if isinstance(fact, Emit) else fact for fact in self.facts[i]]
 
+    def wait(self, places: Iterable[int], error: NotNow) -> NotNow:
+        """The error, told of the first of these records in each partition: what stands before it, and elsewhere, need not wait."""
+        first: dict[tuple[str, int], int] = {}
+        for record in (self.records[i] for i in places):
+            place = (record.topic, record.partition)
+            first[place] = min(first.get(place, record.offset), record.offset)
+        return NotNow(str(error), error.retry_seconds, first)
+
     def fail(self, i: int, target: Target, status: Status, error: str, *, shadow: bool = False) -> None:
         """Answer without outputs. Unless it is a shadow that has none, what was assigned was not exposed."""
         if not shadow:
@@ -92,21 +102,24 @@ class Decide:
     def observe(self, record: Record) -> bool:
         """Take in a plan, a model version or a route; False where it is not the next of its name.
 
-        Raises NotNow while a new route's versions are on their way: the record then comes again later, and the old route serves on.
+        What it names is taken up by ``settle``, when it is loaded: until then the old route serves on.
         """
         match record.event:
             case Plan() as plan:
                 return self._assigner.observe(plan)
             case ModelVersion() as version:
-                return self._fleet.observe_version(version)
+                return self._fleet.observe_version(version, record.appended_ms)
             case Route() as route:
-                return self._fleet.observe_route(route)
+                return self._fleet.observe_route(route, record.appended_ms)
             case _:
                 return False
 
+    def settle(self) -> dict[str, str]:
+        """Let routes serve whose versions are loaded by now; the versions that are lacking, ``model/version`` to the reason."""
+        return self._fleet.settle()
+
     def process(self, batch: Batch, store: Store | None = None) -> list[Fact]:
-        """What follows from these requests. Raises NotNow while the first version of a model is on its way."""
-        self._fleet.live = True
+        """What follows from these requests. Raises NotNow, saying which, while the first version of a model is on its way."""
         poll = Poll(batch, self._fleet.digests)
         self._admit(poll)
         self._assign(poll)
@@ -142,12 +155,24 @@ class Decide:
             if model is None:
                 self._judge(poll, places)
                 poll.miss(_late(poll, places))
-            elif (serving := self._fleet.serving(model)) is not None:
+            elif (serving := self._serving(poll, model, places)) is not None:
                 self._line_up(poll, serving, _in_time(poll, serving, places))
             else:
-                error = f"no route for the model {model!r}: add one with `millrace models add {model} FILE.onnx`"
+                error = f"no route for the model {model!r}: {self._remedy(model)}"
                 for i in self._judge(poll, places):
                     poll.fail(i, (model, 0), Status.ERROR, error)
+
+    def _serving(self, poll: Poll, model: str, places: Iterable[int]) -> Serving | None:
+        """Who answers for a model. Raises NotNow, with the places that wait, while its first version is on its way."""
+        try:
+            return self._fleet.serving(model, to_ms(poll.answers.now))
+        except NotNow as error:
+            raise poll.wait(places, error) from None
+
+    def _remedy(self, model: str) -> str:
+        if self._fleet.knows(model):
+            return f"say which version serves with `millrace models route {model} VERSION`"
+        return f"add one with `millrace models add {model} FILE.onnx`"
 
     def _judge(self, poll: Poll, places: Iterable[int]) -> list[int]:
         """Requests that no model reads have their features judged still: what is wrong in itself is refused. Those that are good."""
@@ -173,12 +198,18 @@ class Decide:
 
     def _answer_all(self, poll: Poll) -> None:
         """All models are at hand before the first one runs; shadows come after what they shadow."""
-        loaded = {target: self._fleet.model(target) for target in (*poll.groups, *poll.shadows)}
+        loaded = {target: self._model(poll, target) for target in (*poll.groups, *poll.shadows)}
         for target, places in poll.groups.items():
             self._answer(poll, target, loaded[target], places, shadow=False)
         for target in sorted(poll.shadows):
             places = [i for i in poll.shadows[target] if not poll.is_refused(i)]
             self._answer(poll, target, loaded[target], places, shadow=True)
+
+    def _model(self, poll: Poll, target: Target) -> Model | str:
+        try:
+            return self._fleet.model(target)
+        except NotNow as error:
+            raise poll.wait([*poll.groups.get(target, ()), *poll.shadows.get(target, ())], error) from None
 
     def _answer(self, poll: Poll, target: Target, model: Model | str, places: list[int], *, shadow: bool) -> None:
         size = self._settings.batch_records_of.get(target[0], self._settings.batch_records)

@@ -22,6 +22,8 @@ class Serving:
         self.shadows: list[Target] = [(route.name, version) for version in sorted(set(route.shadows))]
         self.sole: Target | None = self.targets[0] if len(self.targets) == 1 and not self.shadows else None
         """The one version that answers all units, where no other answers beside it."""
+        self.number = route.version
+        """The route's own version."""
         self._bounds = bounds([share.weight for share in shares])
         self._prefix = f"route:{route.name}:".encode()
 
@@ -42,40 +44,44 @@ class Serving:
 
 
 class Routes:
-    """The newest route of each model. A route waits, and the one before serves on, until all its versions are known.
+    """The routes of each model that are still of use: the one that serves, and the newer ones that do not yet.
 
-    Model versions and routes stand on two topics, so that a route may be read before the version that it names.
+    Model versions and routes stand on two topics, and versions have to be loaded: so a route may be known before it can serve.
     """
 
     def __init__(self) -> None:
         self._routes: Versions[Route] = Versions()
         self._serving: dict[str, Serving] = {}
-        self._waiting: dict[str, Serving] = {}
+        self._newer: dict[str, list[Serving]] = {}
 
-    def is_next(self, route: Route) -> bool:
-        """Whether this is the next version of its route."""
-        return route.version == self._routes.next_version(route.name)
+    def observe(self, route: Route) -> bool:
+        """Take in the next version of a route; False where it is not the next."""
+        if not self._routes.offer(route):
+            return False
+        self._newer.setdefault(route.name, []).append(Serving(route))
+        return True
 
-    def observe(self, route: Route) -> None:
-        """Take in the next version of a route; it waits until it is settled."""
-        if self._routes.offer(route):
-            self._waiting[route.name] = Serving(route)
-
-    def waiting(self, name: str) -> Serving | None:
-        """The route of a model that does not serve yet."""
-        return self._waiting.get(name)
-
-    def settle(self, known: Container[Target]) -> None:
-        """Let the waiting routes serve whose versions are all known."""
-        for name, serving in list(self._waiting.items()):
-            if serving.complete(known):
-                self._serving[name] = self._waiting.pop(name)
+    def serve(self, name: str, serving: Serving) -> None:
+        """From now on this one serves; older ones are of no use any more."""
+        self._serving[name] = serving
+        newer = [other for other in self._newer.pop(name, []) if other.number > serving.number]
+        if newer:
+            self._newer[name] = newer
 
     def of(self, name: str) -> Serving | None:
         """Who serves a model."""
         return self._serving.get(name)
 
     @property
+    def unsettled(self) -> list[str]:
+        """The models that have a newer route than the one that serves."""
+        return list(self._newer)
+
+    def newer(self, name: str, known: Container[Target]) -> list[Serving]:
+        """The newer routes of a model whose versions are all known, newest first."""
+        return [serving for serving in reversed(self._newer.get(name, [])) if serving.complete(known)]
+
+    @property
     def versions(self) -> set[Target]:
-        """Every version that some route needs."""
+        """Every version of the routes that serve."""
         return set().union(*(serving.versions for serving in self._serving.values()))

@@ -1,14 +1,15 @@
 """The contract between a verb and the runner that drives it.
 
-A step is pure in (state, batch, now, control): the same calls give the same events, on any machine.
+A step is pure in (state, batch, now, control, lacking): the same calls give the same events, on any machine.
 
 - ``observe(record)`` is called for each record of a control topic, in the order of its offsets, first for all that stood there at
-  start and later only between two polls. An invalid or racing version is ignored, and told by ``False``. It may raise NotNow, having
-  changed nothing, while what the record names is still on its way: that record then comes again before a later poll, the later ones of its
-  topic wait behind it, and ``commits`` does not count it as known. It may raise nothing else.
+  start and later only between two polls. An invalid or racing version is ignored, and told by ``False``. It raises nothing.
+- ``settle()`` is called after that, once before each ``process``: what the records name may be on its way still, or not to be had. It takes
+  up what has become usable and gives the rest, name to reason. ``commits`` records that beside the control offsets, so that what a
+  transaction knew is told by the two: between two calls nothing else becomes known.
 - ``process(batch, store)`` is called at most once a poll for each partition group, or, by a stateless step, once for the whole poll. It
   may not block on a network. It returns what to emit, in the order in which it shall stand, and names in ``Refused`` each record that
-  can never be used. It may raise NotNow (the whole group is held and the same records come again), or anything else, which stops
+  can never be used. It may raise NotNow (the group is held and the same records come again), or anything else, which stops
   the process: nothing of this call is then produced, stored or committed.
 - ``tick(watermark_ms, now, store)`` is called after the records of a poll, and while nothing arrives, for timers of one partition group.
   No later record of the group will have an append time below ``watermark_ms``. What has expired must be decided from a record's own
@@ -18,7 +19,7 @@ A step is pure in (state, batch, now, control): the same calls give the same eve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -63,6 +64,10 @@ class Step(Protocol):
 
     def observe(self, record: Record) -> bool:
         """Take in one record of a control topic; False where it was ignored."""
+        ...
+
+    def settle(self) -> Mapping[str, str]:
+        """Take up what has become usable; what of the control records is not, and why."""
         ...
 
     def process(self, batch: Batch, store: Store) -> Facts:

@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from millrace.infra.kafka.follow import Follower
 from millrace.infra.settings import Settings
-from millrace.infra.telemetry import AllowanceTaken, ControlIgnored, ControlRead, Telemetry
+from millrace.infra.telemetry import AllowanceTaken, ControlIgnored, ControlRead, Lacking, Telemetry
 from millrace.schemas import wire
 from millrace.schemas.dead_letter import Allowance
-from millrace.schemas.errors import DecodeError, NotNow
+from millrace.schemas.errors import DecodeError
 from millrace.schemas.record import Record
 from millrace.schemas.topics import ALLOWANCES, BY_NAME, Topic
 from millrace.streams.step import Step
 
 
+class Source(Protocol):
+    """Where control records come from, in order: the topics as they grow, or, in a replay, as far as they had grown."""
+
+    @property
+    def versions(self) -> dict[str, int]: ...
+
+    def start(self) -> list[Record]: ...
+
+    def read(self) -> list[Record]: ...
+
+    def close(self) -> None: ...
+
+
 class Controls:
     """Gives each control record to the step, and keeps the allowances of this role for the runner."""
 
-    def __init__(self, settings: Settings, topics: Iterable[Topic], role: str, step: Step, telemetry: Telemetry) -> None:
-        names = {topic.name for topic in topics} | {ALLOWANCES.name}
-        self._topics = [BY_NAME[name] for name in sorted(names)]
-        self._follower = Follower(settings, self._topics)
+    def __init__(
+        self, settings: Settings, topics: Iterable[Topic], role: str, step: Step, telemetry: Telemetry, source: Source | None = None
+    ) -> None:
+        self._topics = followed(topics)
+        self._follower = source or Follower(settings, self._topics)
         self._codecs = {topic.name: wire.codec(topic) for topic in self._topics}
         self._role = role
         self._step = step
         self._telemetry = telemetry
         self._allowed: dict[tuple[str, int], int] = {}
-        self._waiting: list[Record] = []
+        self.lacking: Mapping[str, str] = {}
+        """What was taken in and cannot be used yet, name to reason: as the step said last."""
 
     @property
     def versions(self) -> dict[str, int]:
-        """How far each control topic was taken in: the next offset. A record that waits is not taken in."""
-        versions = self._follower.versions
-        for record in self._waiting:
-            versions[record.topic] = min(versions[record.topic], record.offset)
-        return versions
+        """How far each control topic was taken in: the next offset."""
+        return self._follower.versions
 
     def allowed(self, topic: str, partition: int) -> int:
         """The last offset of a partition that an operator lets be dead-lettered uncounted; -1 where none was."""
@@ -53,7 +66,7 @@ class Controls:
             self._telemetry.emit(ControlRead(topic=topic.name, records=number, seconds=seconds))
 
     def follow(self) -> bool:
-        """Take in what is new; True where there was something."""
+        """Take in what is new, and what became usable; True where something new was there."""
         records = self._follower.read()
         self._observe(records)
         return bool(records)
@@ -63,27 +76,24 @@ class Controls:
         self._follower.close()
 
     def _observe(self, records: list[Record]) -> None:
-        """Take records in. Behind one that the step cannot take yet (NotNow) the later ones of its topic wait too."""
-        pending, self._waiting = [*self._waiting, *records], []
-        blocked: set[str] = set()
-        for record in pending:
-            if record.topic in blocked or not self._settled(record):
-                blocked.add(record.topic)
-                self._waiting.append(record)
+        for record in records:
+            try:
+                self._codecs[record.topic].read(record)
+                taken = self._take(record)
+            except DecodeError as error:
+                self._ignore(record, str(error))
+            else:
+                if not taken:
+                    self._ignore(record, "it is not the next version: another edit came first, or one before it is missing")
+        self._settle()
 
-    def _settled(self, record: Record) -> bool:
-        """Whether the record was taken in or ignored; False where it comes again before a later poll."""
-        try:
-            self._codecs[record.topic].read(record)
-            taken = self._take(record)
-        except DecodeError as error:
-            self._ignore(record, str(error))
-        except NotNow:
-            return False
-        else:
-            if not taken:
-                self._ignore(record, "it is not the next version: another edit came first, or one before it is missing")
-        return True
+    def _settle(self) -> None:
+        """Tell of what is lacking now and was not, and the other way round."""
+        before, self.lacking = self.lacking, self._step.settle()
+        if before.keys() != self.lacking.keys():
+            self._telemetry.emit(Lacking(names=sorted(self.lacking), gone=sorted(before.keys() - self.lacking.keys())))
+        if before != self.lacking:
+            self._telemetry.health.note("; ".join(self.lacking.values()))
 
     def _take(self, record: Record) -> bool:
         if isinstance(record.event, Allowance):
@@ -99,3 +109,8 @@ class Controls:
 
     def _ignore(self, record: Record, reason: str) -> None:
         self._telemetry.emit(ControlIgnored(topic=record.topic, offset=record.offset, reason=reason))
+
+
+def followed(topics: Iterable[Topic]) -> list[Topic]:
+    """The control topics that a worker follows: its own, and the allowances."""
+    return [BY_NAME[name] for name in sorted({topic.name for topic in topics} | {ALLOWANCES.name})]

@@ -12,6 +12,7 @@ from millrace.schemas.prediction import Prediction, Status
 from millrace.schemas.record import Emit
 from millrace.schemas.topics import EXPERIMENTS, MODELS, PREDICTIONS, READERS, ROUTES
 from millrace.streams.answer import Recording
+from millrace.streams.fleet import Models
 from millrace.streams.microbatch import BLAMED
 from millrace.streams.predict import Decide, DecideSettings, Fact
 from millrace.streams.step import Batch, Store
@@ -24,9 +25,8 @@ ROLE = "inference"
 class Inference(Decide):
     """The step, told of in metrics."""
 
-    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
-        models = OnnxModels(settings.inference, Folder(settings.objects_folder), telemetry)
-        super().__init__(models, step_settings(settings))
+    def __init__(self, settings: Settings, telemetry: Telemetry, models: Models | None = None) -> None:
+        super().__init__(models or models_of(settings, telemetry), step_settings(settings))
         self._telemetry = telemetry
 
     def process(self, batch: Batch, store: Store | None = None) -> list[Fact]:
@@ -44,8 +44,8 @@ class Inference(Decide):
         return facts
 
     def _label(self, model: str) -> str:
-        """A model that nobody serves counts under no name: producers write what they like, and a series is kept for ever."""
-        return model if self._fleet.serving(model) is not None else ""
+        """A model that nobody added counts under no name: producers write what they like, and a series is kept for ever."""
+        return model if self._fleet.knows(model) else ""
 
     def _tell_failures(self, predictions: list[Prediction]) -> None:
         blamed = [one for one in predictions if one.error.startswith(BLAMED)]
@@ -78,13 +78,18 @@ def longest_wait_seconds(inference: InferenceSettings) -> float:
     return max([inference.wait_seconds, *own])
 
 
-def work(settings: Settings, telemetry: Telemetry) -> Work:
-    """What this worker does."""
+def models_of(settings: Settings, telemetry: Telemetry) -> OnnxModels:
+    """Where this worker loads models."""
+    return OnnxModels(settings.inference, Folder(settings.objects_folder), telemetry)
+
+
+def work(settings: Settings, telemetry: Telemetry, models: Models | None = None) -> Work:
+    """What this worker does, with its own place of models or another."""
     return Work(
         role=ROLE,
         inputs=READERS[ROLE],
         controls=(EXPERIMENTS, MODELS, ROUTES),
-        step=Inference(settings, telemetry),
+        step=Inference(settings, telemetry, models),
         stateless=True,
         gather_seconds=gather_seconds(settings),
     )

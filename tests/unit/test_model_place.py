@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from msgspec.structs import replace
 
 from millrace.infra.models import OnnxModels, inspect
 from millrace.infra.models.networks import perceptron
+from millrace.infra.objects import Damaged, Missing
 from millrace.infra.settings import InferenceSettings, TelemetrySettings
-from millrace.infra.telemetry import ModelLoaded, ModelRun, ModelUnloaded, Telemetry, observed
+from millrace.infra.telemetry import ModelLoaded, ModelMissing, ModelRun, ModelUnloaded, PlaceAnswers, PlaceUnavailable, Telemetry, observed
 from millrace.infra.telemetry import ModelRefused as RefusedEvent
 from millrace.schemas.errors import Never, NotNow, SettingsError, Unavailable
 from millrace.schemas.model import ModelVersion
@@ -27,6 +29,7 @@ class Shelf:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.away = False
+        self.damaged = False
         self.open = threading.Event()
         self.open.set()
         self.asked = 0
@@ -35,8 +38,12 @@ class Shelf:
         self.asked += 1
         if not self.open.wait(30):
             raise AssertionError("never opened")
-        if self.away or location not in self.objects:
-            raise Unavailable(f"{location} is not there")
+        if self.away:
+            raise Unavailable("the store does not answer")
+        if self.damaged:
+            raise Damaged(f"{location} is not what it was")
+        if location not in self.objects:
+            raise Missing(f"{location} is not there")
         return self.objects[location]
 
 
@@ -116,16 +123,76 @@ def test_a_version_on_its_way_is_not_now_and_does_not_hold_the_others(place: Onn
     assert shelf.asked == 1
 
 
-def test_a_store_that_is_away_is_asked_again(place: OnnxModels, shelf: Shelf) -> None:
-    big = version(1)
-    shelf.objects["here"], shelf.away = big.data, True
-    place.add(replace(big, data=b"", location="here"))
+def far(shelf: Shelf) -> ModelVersion:
+    """A version whose bytes lie on the shelf."""
+    found = version(1)
+    shelf.objects["here"] = found.data
+    return replace(found, data=b"", location="here")
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("millrace.infra.models.place.FETCH_RETRY_SECONDS", 0.02)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_store_that_is_away_is_waited_for(place: OnnxModels, shelf: Shelf, events: list[Any]) -> None:
+    shelf.away = True
+    place.add(far(shelf))
     place.want({("m", 1)})
-    wait_until(lambda: shelf.asked > 0, 60, "asked")
-    with pytest.raises(NotNow, match=r"being loaded|cannot be fetched yet"):
-        place.get(("m", 1))
+
+    def told() -> bool:
+        with pytest.raises(NotNow) as error:
+            place.get(("m", 1))
+        return "cannot be fetched: the store does not answer" in str(error.value)
+
+    wait_until(told, 60, "it is told")
+    wait_until(lambda: told() and shelf.asked > 2, 60, "it is asked again")
     shelf.away = False
     assert ready(place, ("m", 1))
+    places = [type(event).__name__ for event in events if isinstance(event, PlaceUnavailable | PlaceAnswers)]
+    assert set(places[:-1]) == {"PlaceUnavailable"}
+    assert places[-1] == "PlaceAnswers"
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(("what", "says"), [("missing", "here is not there"), ("damaged", "here is not what it was")])
+def test_bytes_that_are_not_to_be_had_are_told_once_and_asked_for_again(
+    place: OnnxModels, shelf: Shelf, events: list[Any], what: str, says: str
+) -> None:
+    found = far(shelf)
+    shelf.damaged, kept = what == "damaged", shelf.objects.pop("here")
+    place.add(found)
+    place.want({("m", 1)})
+    with pytest.raises(Unavailable, match=f"model 'm' version 1 cannot be fetched: {says}"):
+        ready(place, ("m", 1))
+
+    def asked_again() -> bool:
+        with pytest.raises(Unavailable):  # never "on its way" meanwhile: what is told of it does not flicker
+            place.get(("m", 1))
+        return shelf.asked > 3
+
+    wait_until(asked_again, 60, "asked again")
+    shelf.objects["here"], shelf.damaged = kept, False
+    found_again: list[Any] = []
+
+    def there() -> bool:
+        with suppress(Unavailable):
+            found_again.append(place.get(("m", 1)))
+        return bool(found_again)
+
+    wait_until(there, 60, "it is there")
+    assert len([event for event in events if isinstance(event, ModelMissing)]) == 1
+
+
+def test_one_that_is_not_to_be_had_does_not_hold_the_others(place: OnnxModels, shelf: Shelf) -> None:
+    place.add(replace(version(1), data=b"", location="nowhere"))
+    place.add(version(2))
+    place.want({("m", 1), ("m", 2)})
+    assert ready(place, ("m", 2))
+    with pytest.raises(Unavailable):
+        ready(place, ("m", 1))
+    assert shelf.asked == 1
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -197,6 +264,7 @@ def test_a_version_that_a_later_route_made_needless_is_not_loaded(place: OnnxMod
     place.add(version(2))
     place.add(version(3))
     place.want({("m", 1)})
+    wait_until(lambda: shelf.asked > 0, 60, "the first is being loaded")
     place.want({("m", 2)})
     place.want({("m", 3)})
     shelf.open.set()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.infra.objects import Damaged, Folder
+from millrace.infra.objects import Damaged, Folder, Missing
 from millrace.schemas.errors import Unavailable
 
 
@@ -33,8 +33,13 @@ def test_a_torn_file_is_written_again(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_says_where_it_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match=r"objects\.folder must be the folder"):
+    with pytest.raises(Missing, match=r"objects\.folder must be the folder"):
         Folder(tmp_path).get("sha256:" + "0" * 64)
+
+
+def test_a_folder_that_is_not_there_yet_is_a_store_that_does_not_answer(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"objects\.folder must be the folder"):
+        Folder(tmp_path / "not-mounted").get("sha256:" + "0" * 64)
 
 
 @pytest.mark.parametrize("location", ["", "sha256:../../etc/passwd", "sha256:" + "g" * 64, "s3://bucket/key"])

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from millrace.schemas.errors import NotNow, SettingsError
+from millrace.schemas.errors import SettingsError
 from millrace.schemas.experiment import State, Variant
 from millrace.schemas.prediction import Status
 from millrace.schemas.record import Emit, Format, Refused
@@ -342,39 +342,6 @@ class TestControl:
     def test_topics_may_be_read_in_any_order_at_the_start(self) -> None:
         step = decide(None, None, route(), plan(), manifest())
         assert predictions_of(step, request(least()))[0].status is Status.OK
-
-    def test_the_old_version_serves_until_the_new_one_is_warm(self) -> None:
-        models = MemoryModels()
-        step = decide(models, None, manifest(), manifest(version=2), route())
-        assert predictions_of(step, request(least()))[0].version == 1
-        models.loading.add(("m", 2))
-        for _ in range(3):
-            with pytest.raises(NotNow):
-                step.observe(control(route(version=2, serves=((2, 1.0),))))
-            assert predictions_of(step, request(least()))[0].version == 1
-            assert models.wanted == {("m", 1), ("m", 2)}
-        models.loading.clear()
-        assert step.observe(control(route(version=2, serves=((2, 1.0),))))
-        assert predictions_of(step, request(least()))[0].version == 2
-        assert models.wanted == {("m", 2)}
-
-    def test_a_version_that_cannot_be_used_does_not_hold_its_route(self) -> None:
-        models = MemoryModels()
-        step = decide(models, None, manifest(), route())
-        facts_of(step, request(least()))
-        models.broken["m", 2] = "refused"
-        assert step.observe(control(manifest(version=2)))
-        assert step.observe(control(route(version=2, serves=((2, 1.0),))))
-        assert predictions_of(step, request(least()))[0].error == "refused"
-
-    def test_a_first_version_that_is_on_its_way_holds_the_poll(self) -> None:
-        models = MemoryModels()
-        step = decide(models)
-        models.loading.add(("m", 1))
-        with pytest.raises(NotNow):
-            facts_of(step, request(least()))
-        models.loading.clear()
-        assert len(facts_of(step, request(least()))) == 1
 
 
 def test_an_empty_poll_says_nothing_and_time_alone_neither() -> None:

@@ -287,7 +287,7 @@ COMMENT 'What could not be used.';
 
 CREATE TABLE IF NOT EXISTS {database}.commits
 (
-    `id` String COMMENT 'Hash of slot and input ranges.',
+    `id` String COMMENT 'Hash of slot, input ranges and `time`.',
     `time` DateTime64(6, 'UTC') COMMENT 'The `now` that its steps were given.',
     `worker` LowCardinality(String) COMMENT 'The role.',
     `slot` LowCardinality(String) COMMENT 'Role and ordinal.',
