@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from millrace.infra.embedded import stack_file
 from millrace.infra.embedded.processes import find
 from millrace.infra.embedded.stack_file import Addresses
-from millrace.infra.settings import Settings
+from millrace.infra.settings import ClickHouseSettings, Secret, Settings
 from millrace.schemas.errors import Unavailable
 
 
@@ -22,6 +22,17 @@ def connected(settings: Settings) -> Settings:
             " or name your own places in MILLRACE_KAFKA and MILLRACE_CLICKHOUSE."
         )
     return with_addresses(settings, stack.addresses)
+
+
+def as_analyst(settings: Settings) -> ClickHouseSettings:
+    """Where ClickHouse is, with an analyst's user and password: of the one-machine stack, those that its endpoint asks for.
+
+    Raises Unavailable as ``connected`` does.
+    """
+    own = bool(settings.clickhouse.address)
+    place = (settings if own else connected(settings)).clickhouse
+    password = place.analyst_password or (Secret() if own else settings.endpoint.analyst_password)
+    return replace(place, user=place.analyst_user, password=password)
 
 
 def with_addresses(settings: Settings, addresses: Addresses) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -27,6 +28,10 @@ SALT = "checkout-2026"
 
 def bucket(unit: str) -> float:
     return (xxhash.xxh64_intdigest(f"{SALT}:variant:{unit}".encode()) >> 11) / 2**53
+
+
+def iso(milliseconds: float) -> str:
+    return datetime.fromtimestamp(milliseconds / 1_000, UTC).isoformat()
 
 
 def insert(client: Client, topic: str, values: Sequence[dict[str, Any] | bytes]) -> None:
@@ -113,14 +118,28 @@ def test_buckets_are_computed_again_from_the_plan(client: Client) -> None:
 
 def test_a_decision_is_one_row(client: Client) -> None:
     sql = (
-        "SELECT request_id, duplicates, variants, propensities, exposed, status, version, outputs, output_lists, latency_seconds, outcomes"
-        " FROM v_decisions ORDER BY request_id"
+        "SELECT request_id, duplicates, variants, propensities, status, version, outputs, output_lists, latency_seconds, answer_seconds,"
+        " outcomes FROM v_decisions ORDER BY request_id"
     )
     answer = ({"p": 0.25}, {"all": [0.25, 0.75]}, 0.1)
     assert rows(client, sql) == [
-        ("r1", 1, {"checkout": "b"}, {"checkout": 0.5}, True, "ok", 1, *answer, {"paid": 2.0}),
-        ("r2", 0, {"checkout": "b", "unplanned": "b"}, {"checkout": 0.5, "unplanned": 0.5}, True, "ok", 1, *answer, {}),
-        ("r3", 0, {}, {}, False, "unanswered", 0, {}, {}, None, {}),
+        ("r1", 1, {"checkout": "b"}, {"checkout": 0.5}, "ok", 1, *answer, 0.0, {"paid": 2.0}),
+        ("r2", 0, {"checkout": "b", "unplanned": "b"}, {"checkout": 0.5, "unplanned": 0.5}, "ok", 1, *answer, 0.001, {}),
+        ("r3", 0, {}, {}, "unanswered", 0, {}, {}, None, None, {}),
+    ]
+
+
+def test_each_experiment_of_a_decision_says_whether_its_variant_was_met(client: Client) -> None:
+    assert rows(client, "SELECT request_id, exposed FROM v_decisions ORDER BY request_id") == [
+        ("r1", {"checkout": True}),
+        ("r2", {"checkout": True, "unplanned": False}),
+        ("r3", {}),
+    ]
+    met = "SELECT groupArray(request_id) FROM (SELECT request_id FROM v_decisions WHERE exposed['{name}'] ORDER BY request_id)"
+    assert [rows(client, met.replace("{name}", name)) for name in ("checkout", "unplanned", "unheard-of")] == [
+        [(["r1", "r2"],)],
+        [([],)],
+        [([],)],
     ]
 
 
@@ -129,8 +148,36 @@ def test_one_decision_is_found_by_its_id(client: Client) -> None:
 
 
 def test_latency_is_told_by_minute_model_and_version(client: Client) -> None:
-    sql = "SELECT model, version, shadow, predictions, round(p50_seconds, 3), max_seconds FROM v_latency ORDER BY version, shadow"
+    sql = (
+        "SELECT model, version, shadow, predictions, round(taken_up_p50_seconds, 3), taken_up_max_seconds FROM v_latency"
+        " ORDER BY version, shadow"
+    )
     assert rows(client, sql) == [("m", 1, False, 2, 0.1, 0.1), ("m", 2, False, 1, 0.1, 0.1), ("m", 9, True, 1, 0.1, 0.1)]
+
+
+def test_latency_is_from_append_to_append_of_the_very_record_that_is_answered(client: Client) -> None:
+    """A request that is published again a minute later, and answered again, was not waited for a minute."""
+    asked, again = APPENDED_MS, APPENDED_MS + 60_000
+    fixed = {"model": "timed", "shadow": False}
+    answers = [
+        (asked + 21, prediction("t1", "r8", **fixed, time=iso(asked + 6.4), latency_seconds=0.006)),
+        (again + 31, prediction("t1", "r8", **fixed, time=iso(again + 7.6), latency_seconds=0.008)),
+        (again + 32, prediction("t2", "r8", **fixed | {"shadow": True}, time=iso(again + 7.6), latency_seconds=0.008)),
+    ]
+    lease = int(client.rows("SELECT toUnixTimestamp(now())")[0][0]) + 60
+    records = [
+        Record("predictions", 1, offset, appended, None, msgspec.json.encode(value)) for offset, (appended, value) in enumerate(answers)
+    ]
+    Store(client, 20).insert("predictions", Builder(TABLES["predictions"]).build(records, Place("topic-id", 1, lease)), "timed")
+    sql = (
+        "SELECT minute, shadow, predictions, p50_seconds, p999_seconds, max_seconds, taken_up_p50_seconds, taken_up_max_seconds"
+        " FROM v_latency WHERE model = 'timed' ORDER BY minute, shadow"
+    )
+    assert [row[1:] for row in rows(client, sql)] == [
+        (False, 1, 0.021, 0.021, 0.021, 0.006, 0.006),
+        (False, 1, 0.031, 0.031, 0.031, 0.008, 0.008),
+        (True, 1, 0.032, 0.032, 0.032, 0.008, 0.008),
+    ]
 
 
 def test_places_are_ordered_as_append_time_then_partition_then_offset(client: Client) -> None:

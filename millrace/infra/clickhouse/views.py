@@ -131,7 +131,7 @@ def _decisions() -> View:
         ("duplicates", "UInt64", "How often the request was published again."),
         ("variants", "Map(LowCardinality(String), String)", "Each experiment that the request is in, and its variant there."),
         ("propensities", "Map(LowCardinality(String), Float64)", "Each experiment, and the chance that its variant had."),
-        ("exposed", "Bool", "Whether the unit really met its variants; false where there are none."),
+        ("exposed", "Map(LowCardinality(String), Bool)", "Each experiment, and whether the unit really met its variant there."),
         ("status", "LowCardinality(String)", "ok, expired or error; unanswered where there is no prediction (yet)."),
         _taken("predictions", "model"),
         _taken("predictions", "version"),
@@ -139,6 +139,7 @@ def _decisions() -> View:
         _taken("predictions", "outputs"),
         _taken("predictions", "output_lists"),
         _taken("predictions", "latency_seconds", nullable=True),
+        ("answer_seconds", "Nullable(Float64)", "From the request's append to the prediction's append, both by the broker."),
         ("answered", "Nullable(DateTime64(3, 'UTC'))", "When the broker appended the prediction."),
         _taken("predictions", "error"),
         ("outcomes", "Map(LowCardinality(String), Float64)", "Metric to its newest value, of outcomes that name this request."),
@@ -164,6 +165,7 @@ SELECT
     variants, propensities, exposed,
     if(p_status = '', 'unanswered', p_status) AS status, p_model AS model, p_version AS version, p_digest AS digest,
     p_outputs AS outputs, p_output_lists AS output_lists, if(p_status = '', NULL, p_latency_seconds) AS latency_seconds,
+    if(p_status = '', NULL, p__appended - r__appended) AS answer_seconds,
     if(p_status = '', NULL, p__appended) AS answered, p_error AS error, o.outcomes AS outcomes
 FROM (
     SELECT outcome_of AS request_id, mapFromArrays(groupArray(metric), groupArray(value)) AS outcomes
@@ -177,7 +179,8 @@ RIGHT ANY JOIN (
 SELECT a.variants AS variants, a.propensities AS propensities, a.exposed AS exposed, answered.*
 FROM (
     SELECT request_id, mapFromArrays(groupArray(experiment), groupArray(variant)) AS variants,
-        mapFromArrays(groupArray(experiment), groupArray(propensity)) AS propensities, max(exposed) AS exposed
+        mapFromArrays(groupArray(experiment), groupArray(propensity)) AS propensities,
+        mapFromArrays(groupArray(experiment), groupArray(exposed)) AS exposed
     FROM (
         SELECT request_id, experiment, argMin(variant, {_place()}) AS variant, argMin(propensity, {_place()}) AS propensity,
             argMin(exposed, {_place()}) AS exposed
@@ -200,8 +203,15 @@ RIGHT ANY JOIN (
 """.strip()
 
 
+LEVELS = (("p50_seconds", 0.5), ("p90_seconds", 0.9), ("p99_seconds", 0.99), ("p999_seconds", 0.999))
+REQUEST_APPENDED_MS = "round(toUnixTimestamp64Micro(time) / 1000) - round(latency_seconds * 1000)"
+"""A prediction's ``latency_seconds`` is its ``time`` less its request's append, so it tells that append without a join, and of a request
+that was published twice each answer is measured from the record that it answers. It is never below 0: of a worker whose clock is behind
+the broker's by more than its requests waited, the append comes out that much too early."""
+
+
 def _latency() -> View:
-    levels = (("p50_seconds", 0.5), ("p90_seconds", 0.9), ("p99_seconds", 0.99), ("p999_seconds", 0.999))
+    taken_up = tuple((f"taken_up_{name}", level) for name, level in LEVELS)
     columns = (
         ("minute", "DateTime('UTC')", "When the broker appended the predictions, by the minute."),
         _taken("predictions", "model"),
@@ -209,17 +219,29 @@ def _latency() -> View:
         _taken("predictions", "status"),
         _taken("predictions", "shadow"),
         ("predictions", "UInt64", "How many there were, repeated ones included."),
-        *((name, "Float64", f"{level:.1%} of latency_seconds were at most this.") for name, level in levels),
-        ("max_seconds", "Float64", "The longest latency."),
+        *(
+            (name, "Float64", f"{level:.1%} were appended at most this long after their request, both by the broker.")
+            for name, level in LEVELS
+        ),
+        ("max_seconds", "Float64", "The longest time from a request's append to its prediction's append."),
+        *(
+            (name, "Float64", f"{level:.1%} of latency_seconds were at most this: until a micro-batch took them up.")
+            for name, level in taken_up
+        ),
+        ("taken_up_max_seconds", "Float64", "The longest latency_seconds."),
         ("mean_batch_records", "Float64", "How many requests a model run answered, on average over predictions."),
     )
-    quantiles = ", ".join(f"quantile({level})(latency_seconds) AS {name}" for name, level in levels)
+    answered = ", ".join(f"quantile({level})(answer_seconds) AS {name}" for name, level in LEVELS)
+    waited = ", ".join(f"quantile({level})(latency_seconds) AS {name}" for name, level in taken_up)
     select = (
         "SELECT toStartOfMinute(toDateTime(_appended, 'UTC')) AS minute, model, version, status, shadow, count() AS predictions,\n"
-        f"    {quantiles}, max(latency_seconds) AS max_seconds, avg(batch_records) AS mean_batch_records\n"
-        "FROM {database}.predictions WHERE _error = ''\nGROUP BY minute, model, version, status, shadow"
+        f"    {answered}, max(answer_seconds) AS max_seconds,\n"
+        f"    {waited}, max(latency_seconds) AS taken_up_max_seconds,\n    avg(batch_records) AS mean_batch_records\n"
+        f"FROM (SELECT *, (toUnixTimestamp64Milli(_appended) - ({REQUEST_APPENDED_MS})) / 1000 AS answer_seconds\n"
+        "    FROM {database}.predictions WHERE _error = '')\n"
+        "GROUP BY minute, model, version, status, shadow"
     )
-    return View("v_latency", columns, select, "From a request's append to its answer, by minute, model, version and status.")
+    return View("v_latency", columns, select, "From a request's append to its prediction's, by minute, model, version and status.")
 
 
 def _undecoded() -> View:

@@ -8,18 +8,20 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from msgspec.structs import replace
 
 from millrace.schemas.errors import UsageError
-from millrace.workers.addresses import connected
+from millrace.workers.addresses import as_analyst, connected
 from millrace.workers.commands.common import Data, Json, settings_with
 from millrace.workers.commands.report import say, show
 
 if TYPE_CHECKING:
     from millrace.infra.clickhouse.client import Client, Column
+    from millrace.infra.settings import ClickHouseSettings
 
 CELL_CHARACTERS = 60
 ACCESS_DENIED = 497
+NOT_LET_IN = frozenset({192, 193, 194, 516})
+"""ClickHouse's numbers for a user that there is not and for a wrong password, which it does not always tell apart."""
 FAULTS = frozenset({ACCESS_DENIED, 36, 42, 43, 46, 47, 53, 60, 62, 81, 164, 215})
 """ClickHouse's numbers for a statement that cannot be run as it stands: syntax, unknown names, types, rights, settings."""
 Statement = Annotated[str | None, typer.Argument(help="The statement; without it, standard input is read.")]
@@ -32,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sql(statement: Statement = None, admin: Raw = False, data: Data = None, json: Json = False) -> None:
-    """Run one SQL statement as an analyst, who reads the views (v_decisions, v_predictions, ...) and nothing else.
+    """Run one SQL statement as an analyst, who reads the views (v_decisions, v_predictions, ...) and none of the tables.
 
     ``SHOW TABLES`` lists what there is, ``DESCRIBE v_decisions`` says what each column means.
     """
@@ -81,15 +83,26 @@ def _show_upright(names: list[str], rows: list[list[str]]) -> None:
 
 
 def _client(data: Any, admin: bool) -> Client:
-    from millrace.infra.clickhouse.client import Client
-    from millrace.infra.settings import Secret
+    from millrace.infra.clickhouse.client import Client, Refusal
 
     settings = settings_with(data)
-    settings = settings if settings.clickhouse.address else connected(settings)
-    place = settings.clickhouse
-    if not admin:
-        place = replace(place, user="analyst", password=Secret(settings.endpoint.analyst_password.reveal()))
-    return Client(place)
+    if admin:
+        return Client((settings if settings.clickhouse.address else connected(settings)).clickhouse)
+    place = as_analyst(settings)
+    try:
+        return Client(place)
+    except Refusal as error:
+        if error.code not in NOT_LET_IN:
+            raise
+        raise UsageError(_not_let_in(place, str(error))) from None
+
+
+def _not_let_in(place: ClickHouseSettings, reason: str) -> str:
+    return (
+        f"ClickHouse does not let the analyst {place.user} in: {reason.rstrip('.')}. Is that user there? docs/operations.md,"
+        " 'An analyst on a server of your own', has the statements that make it. Its name and password are clickhouse.analyst_user and"
+        " clickhouse.analyst_password. Or ask as the user of clickhouse.user: --admin"
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -36,7 +36,7 @@ SELECT {VARIANT} AS variant, model, count() AS decisions,
        avg(({PHISHING} >= {THRESHOLD}) = ({LABEL} = 1)) AS accuracy
 FROM v_decisions WHERE {OURS} GROUP BY variant, model ORDER BY variant"""
 ROWS_SQL = f"""\
-SELECT request_id, unit_id AS unit, {VARIANT} AS variant, model, {PHISHING} AS phishing, {LABEL} AS label, latency_seconds AS seconds
+SELECT request_id, unit_id AS unit, {VARIANT} AS variant, model, {PHISHING} AS phishing, {LABEL} AS label, answer_seconds AS seconds
 FROM v_decisions WHERE {OURS} ORDER BY request_id LIMIT 5"""
 DECISIONS_SQL = f"""\
 SELECT request_id, unit_id, {VARIANT}, model, status,
