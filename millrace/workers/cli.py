@@ -17,6 +17,7 @@ from millrace.workers.commands import (
     models,
     predict,
     provision,
+    replay,
     settings,
     sql,
     stack,
@@ -24,7 +25,7 @@ from millrace.workers.commands import (
 )
 from millrace.workers.commands.common import EXIT_PROBLEMS, EXIT_UNAVAILABLE, EXIT_USAGE
 
-GROUPS = (stack, demo, predict, models, experiments, topics, dead_letters, sql, archive, provision, settings, bench, asyncapi)
+GROUPS = (stack, demo, predict, models, experiments, topics, dead_letters, sql, archive, replay, provision, settings, bench, asyncapi)
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
