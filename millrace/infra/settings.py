@@ -17,6 +17,7 @@ import msgspec
 import platformdirs
 from msgspec import Meta, Struct, field
 
+from millrace.infra.kafka import keys
 from millrace.schemas.errors import SettingsError
 from millrace.schemas.limits import Limits
 
@@ -56,21 +57,27 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class KafkaSettings(Section, frozen=True):
-    """Where Kafka is. ``client`` is handed to librdkafka as it stands (SASL, TLS and all that it knows)."""
+    """Where Kafka is. ``client`` is handed to librdkafka as it stands (SASL, TLS and all that it knows), but for what millrace sets."""
 
     address: str = ""
     client: dict[str, str | int | float | bool] = {}
     partitions: Count = 4
     replication: Count = 1
 
+    def __post_init__(self) -> None:
+        """Refuse what millrace sets itself."""
+        keys.check(self.client)
+
 
 class ClickHouseSettings(Section, frozen=True):
-    """Where ClickHouse's HTTP interface is, e.g. ``http://127.0.0.1:8123``."""
+    """Where ClickHouse's HTTP interface is, e.g. ``http://127.0.0.1:8123``, and who asks there: millrace itself, and analysts."""
 
     address: str = ""
     database: str = "millrace"
     user: str = "default"
     password: Secret = field(default_factory=Secret)
+    analyst_user: str = "analyst"
+    analyst_password: Secret = field(default_factory=Secret)
 
 
 class RunnerSettings(Section, frozen=True):
@@ -84,6 +91,7 @@ class RunnerSettings(Section, frozen=True):
     tick_seconds: Seconds = 1.0
     revoke_deadline_seconds: Seconds = 10.0
     session_timeout_seconds: Seconds = 30.0
+    max_poll_interval_seconds: Seconds = 300.0
     held_aside_records: Count = 20_000
     fetch_queue_bytes: Bytes = 32 << 20
     clock_skew_seconds: Seconds = 1.0
@@ -128,10 +136,10 @@ class ArchiverSettings(Section, frozen=True):
 
 
 class EndpointSettings(Section, frozen=True):
-    """The embedded ClickHouse endpoint. Limits of the analyst user are caps: a query may ask for less, never for more."""
+    """The embedded ClickHouse endpoint (port 0: the stack's). An analyst's limits are caps: a query may ask for less, never for more."""
 
     host: str = "127.0.0.1"
-    port: Port = 8123
+    port: Port = 0
     queries_at_once: Count = 8
     analyst_queries_at_once: Count = 4
     inserts_at_once: Count = 2

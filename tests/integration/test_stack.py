@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +16,16 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from millrace.infra.embedded import kafka, stack_file
 from millrace.infra.embedded.processes import find
+from millrace.infra.models.networks import perceptron
 from millrace.infra.settings import Settings, StackSettings
 from millrace.workers.stack.status import status
 from tests.stack import claim_base, pings, wait_until
+from tests.terminal import ESCAPE, GREEN, HIDE_CURSOR, on_terminal
 
 PROCESS_KEYS = {"name", "role", "pid", "state", "uptime_seconds", "restarts", "lag", "last_error"}
 
@@ -56,16 +59,33 @@ class Millrace:
     def up(self, *more: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         return self("up", "--detach", "--no-workers", "--port-base", str(self.base), *more, code=code)
 
-    def foreground(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "millrace", "up", "--no-workers", "--port-base", str(self.base), "--data", str(self.data)]
+    def with_workers(self, *more: str) -> subprocess.CompletedProcess[str]:
+        return self("up", "--detach", "--port-base", str(self.base), *more)
+
+    def on_terminal(self, *arguments: str) -> str:
+        """What a command shows to a person; it must end well."""
+        shown = on_terminal([sys.executable, "-m", "millrace", *arguments, "--data", str(self.data)], self._environment)
+        assert shown.code == 0, shown.text
+        return shown.text
+
+    def foreground(self, *more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "millrace", "up", "--no-workers", "--port-base", str(self.base), "--data", str(self.data), *more]
         self._foreground = subprocess.Popen(
             command, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
         return self._foreground
 
     def status(self, code: int = 0) -> dict[str, Any]:
+        """What the command says; where it is to end well, once every process says that it is ready."""
+        if code == 0:
+            wait_until(lambda: self.states() == {"ready"}, 60, "all is ready")
         answer: dict[str, Any] = json.loads(self("status", "--json", code=code).stdout)
         return answer
+
+    def states(self) -> set[str]:
+        """The states of all processes; asked without starting a command, for polling."""
+        found, _ = status(Settings(stack=StackSettings(data=str(self.data))))
+        return {row.state for row in found.processes}
 
     def process(self, name: str) -> dict[str, Any]:
         """One row of the status; asked without starting a command, for polling."""
@@ -81,7 +101,7 @@ class Millrace:
     def end(self) -> None:
         self("down")
         if self._foreground is not None:
-            self._foreground.communicate(timeout=30)
+            self._foreground.communicate(timeout=100)
 
 
 def running(data: Path) -> list[int]:
@@ -93,7 +113,7 @@ def running(data: Path) -> list[int]:
 def publish(address: str, topic: str, value: bytes) -> None:
     producer = Producer({"bootstrap.servers": address, "log_level": 0})
     producer.produce(topic, value)
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
 
 
 def end_offset(address: str, topic: str) -> int:
@@ -101,16 +121,21 @@ def end_offset(address: str, topic: str) -> int:
     from confluent_kafka import Consumer, TopicPartition
 
     client = AdminClient({"bootstrap.servers": address})
-    partitions = client.list_topics(topic, timeout=10).topics[topic].partitions
+    partitions = client.list_topics(topic, timeout=60).topics[topic].partitions
     consumer = Consumer({"bootstrap.servers": address, "group.id": "unused"})
     try:
-        return sum(consumer.get_watermark_offsets(TopicPartition(topic, number), 10)[1] for number in partitions)
+        return sum(consumer.get_watermark_offsets(TopicPartition(topic, number), 60)[1] for number in partitions)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+            raise
+        time.sleep(1)  # the machine was so busy that the broker's own heartbeat came late
+        return end_offset(address, topic)
     finally:
         consumer.close()
 
 
 def sql(url: str, statement: str) -> str:
-    with urllib.request.urlopen(urllib.request.Request(url, data=statement.encode()), timeout=10) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, data=statement.encode()), timeout=60) as answer:
         text: str = answer.read().decode()
         return text.strip()
 
@@ -153,7 +178,12 @@ def test_data_survives_down_and_up(millrace: Millrace) -> None:
     assert running(millrace.data) == []
     assert "no stack runs here" in millrace("status", code=3).stderr
 
-    millrace.up()
+    printed = json.loads(millrace.up("--json").stdout)
+    now = millrace.status()
+    assert printed["addresses"] == now["addresses"]
+    assert [(set(row), row["name"], row["pid"]) for row in printed["processes"]] == [
+        (PROCESS_KEYS, row["name"], row["pid"]) for row in now["processes"]
+    ]
     assert end_offset(millrace.kafka, "requests") == 1
     assert sql(millrace.clickhouse, "SELECT x FROM kept") == "42"
 
@@ -211,21 +241,60 @@ def test_killed_places_come_back_with_their_data(stack: Millrace) -> None:
         wait_until(lambda name=name: stack.process(name)["state"] == "ready", 60, f"{name} ready again")  # type: ignore[misc]
         assert stack.process(name)["pid"] != before
     assert end_offset(stack.kafka, "requests") == kept
-    metrics = urllib.request.urlopen(f"http://127.0.0.1:{stack.base + 3}/metrics", timeout=5).read().decode()
+    metrics = urllib.request.urlopen(f"http://127.0.0.1:{stack.base + 3}/metrics", timeout=60).read().decode()
     assert any(line.startswith("millrace_restarts_total") and '"kafka"' in line and line.endswith(" 1.0") for line in metrics.splitlines())
 
 
 def test_ctrl_c_stops_everything(millrace: Millrace) -> None:
-    process = millrace.foreground()
+    process = millrace.foreground("--json")
     wait_until(lambda: millrace.process("kafka") != {}, 60, "status while starting")
-    wait_until(lambda: (stack := stack_file.read(millrace.data)) is not None and stack.settled, 40, "ready")
-    assert pings(millrace.clickhouse)
+    wait_until(lambda: (stack := stack_file.read(millrace.data)) is not None and stack.settled, 90, "ready")
+    wait_until(lambda: pings(millrace.clickhouse), 60, "ClickHouse answers")
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=100)
     assert process.returncode == 0
     assert "\x1b" not in output, "no colours off a terminal"
     assert output.rstrip().endswith("stopped")
+    before, _, after = output.partition('{"processes":')
+    assert "ready: Kafka" in before, "one line of JSON once all is ready"
+    document = json.loads('{"processes":' + after.splitlines()[0])
+    assert [(set(row), row["name"]) for row in document["processes"]] == [(PROCESS_KEYS, "kafka"), (PROCESS_KEYS, "clickhouse")]
+    assert document["addresses"] == {"kafka": millrace.kafka, "clickhouse": millrace.clickhouse}
     assert running(millrace.data) == []
+
+
+def test_a_terminal_has_colours_and_a_pipe_has_none(stack: Millrace) -> None:
+    stack.status()
+    shown = stack.on_terminal("status")
+    assert [f"{GREEN}{name}" in shown for name in ("kafka", "clickhouse")] == [True, True]
+    assert ESCAPE not in stack("status").stdout
+
+
+def test_workers_go_on_after_up_was_killed(millrace: Millrace, tmp_path: Path) -> None:
+    """All of it, with real workers: decide, kill ``up`` with everything that it started, start again, decide, compare."""
+    (tmp_path / "m.onnx").write_bytes(perceptron([2, 4, 1]))
+    rows = json.loads(millrace.with_workers("--json").stdout)["processes"]
+    assert [row["name"] for row in rows] == ["kafka", "clickhouse", "inference-0", "archiver-0"]
+    millrace("models", "add", "m", str(tmp_path / "m.onnx"))
+    ask = ("predict", "m", "--vector", "[1, 2]", "--timeout", "60", "--json")
+    first = json.loads(millrace(*ask).stdout)
+
+    killed = stack_file.read(millrace.data)
+    assert killed is not None
+    os.kill(millrace.process("inference-0")["pid"], signal.SIGSTOP)  # so that it cannot follow by itself
+    os.kill(killed.supervisor.pid, signal.SIGKILL)
+    wait_until(lambda: find(killed.supervisor) is None, 60, "up is gone")
+
+    shown = millrace.on_terminal("up", "--detach", "--port-base", str(millrace.base))
+    assert HIDE_CURSOR in shown, "it shows that it waits"
+    assert "ready: Kafka" in shown
+    assert [entry.name for entry in killed.processes if find(entry.identity)] == []
+    second = json.loads(millrace(*ask).stdout)
+    assert first["outputs"] == second["outputs"]
+    assert first["request_id"] != second["request_id"]
+    assert "clean" in millrace("verify").stdout
+    assert sql(millrace.clickhouse, "SELECT count(), uniqExact(request_id) FROM millrace.v_predictions") == "2\t2"
+    wait_until(lambda: [millrace.process(name)["lag"] for name in ("inference-0", "archiver-0")] == [0, 0], 60, "nothing is behind")
 
 
 def test_a_start_that_cannot_work_says_why_and_leaves_nothing(millrace: Millrace) -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from millrace.workers.stack.child import HEALTHY_SECONDS, PROBE_READY_SECONDS, Child, Ended, State, Watch, backoff_seconds
+from millrace.workers.stack.child import HEALTHY_SECONDS, MISSES, PROBE_READY_SECONDS, Child, Ended, State, Watch, backoff_seconds
 
 
 class FakeProcess:
@@ -69,9 +69,30 @@ def test_it_is_not_ready_when_it_no_longer_says_so_but_goes_on(bench: Bench) -> 
     bench.watch.start(0.0)
     bench.watch.tick(0.0)
     bench.ready = False
-    bench.watch.tick(PROBE_READY_SECONDS + 1)
-    assert bench.watch.state is State.STARTING
+    for missed in range(1, MISSES):
+        bench.watch.tick(PROBE_READY_SECONDS + missed)
+        assert state(bench) is State.READY, "one that is late now and then is ready"
+    bench.watch.tick(PROBE_READY_SECONDS + MISSES)
+    assert state(bench) is State.NOT_READY
     assert len(bench.processes) == 1
+    bench.ready = True
+    bench.watch.tick(PROBE_READY_SECONDS + MISSES + 1)
+    assert state(bench) is State.READY
+
+
+def test_it_is_starting_again_only_when_it_was_started_again(bench: Bench) -> None:
+    bench.ready = True
+    bench.watch.start(0.0)
+    bench.watch.tick(0.0)
+    bench.ready = False
+    for missed in range(1, MISSES + 1):
+        bench.watch.tick(PROBE_READY_SECONDS + missed)
+    assert state(bench) is State.NOT_READY
+    bench.processes[-1].code = -9
+    bench.watch.tick(PROBE_READY_SECONDS + MISSES + 1)
+    assert state(bench) is State.BACKING_OFF
+    bench.watch.tick(PROBE_READY_SECONDS + MISSES + 2)
+    assert state(bench) is State.STARTING
 
 
 def test_it_is_started_again_after_a_backoff_that_doubles(bench: Bench) -> None:

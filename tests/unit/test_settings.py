@@ -1,4 +1,4 @@
-"""Settings: where they come from, what is refused, what is never shown, and that each is documented and used."""
+"""Settings: where they come from, what is refused, what is never shown, and that each is documented."""
 
 from __future__ import annotations
 
@@ -52,6 +52,21 @@ def test_short_names_of_addresses() -> None:
 def test_client_settings_pass_through(tmp_path: Path) -> None:
     path = file(tmp_path, '[kafka.client]\n"sasl.mechanism" = "PLAIN"\n"enable.ssl.certificate.verification" = true\n')
     assert load(path, {}).kafka.client == {"sasl.mechanism": "PLAIN", "enable.ssl.certificate.verification": True}
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("isolation.level", r"`isolation.level` in \[kafka.client\] is set by millrace, because its guarantees rest on it: leave it out"),
+        ("linger.ms", "because its speed rests on it"),
+        ("queue.buffering.max.ms", "because its speed rests on it"),
+        ("bootstrap.servers", "use kafka.address"),
+        ("session.timeout.ms", "use runner.session_timeout_seconds"),
+    ],
+)
+def test_what_millrace_sets_itself_is_refused_in_client_settings(tmp_path: Path, key: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load(file(tmp_path, f'[kafka.client]\n"{key}" = "1"\n'), {})
 
 
 def test_a_model_has_settings_of_its_own(tmp_path: Path) -> None:
@@ -144,14 +159,6 @@ def test_every_setting_is_documented_with_its_default(section: str, key: str) ->
 def test_no_setting_is_documented_that_there_is_not() -> None:
     documented = re.findall(r"^\| `(\w+)` \|", OPERATIONS.split("## Settings")[1], re.MULTILINE)
     assert sorted(documented) == sorted(key for _, key in keys())
-
-
-def test_every_setting_has_an_effect() -> None:
-    """Each is read somewhere outside of the module that declares it; two are read there, by a property that is."""
-    sources = "\n".join(path.read_text() for path in (ROOT / "millrace").rglob("*.py") if path.name != "settings.py")
-    by_property = {("objects", "folder"): "objects_folder", ("stack", "data"): "folder"}
-    unread = [place for place in keys() if not re.search(rf"\.{by_property.get(place, place[1])}\b", sources)]
-    assert unread == []
 
 
 def test_every_metric_is_documented() -> None:

@@ -65,6 +65,7 @@ def free_base(width: int = WIDTH) -> int:
     """A base whose ``width`` ports are all free now, below the range that the system hands out to clients."""
     bases = range(10_000, 32_000 - width, width)
     for base in random.SystemRandom().sample(bases, len(bases)):
-        if all(is_free(port) for port in range(base, base + width)):
+        # From the last: whoever claims a whole range holds that one, and its others, which may be restarting, are not touched.
+        if all(is_free(port) for port in reversed(range(base, base + width))):
             return base
     raise PortTaken(f"no {width} free ports in a row between 10000 and 32000 on this machine.")

@@ -1,20 +1,23 @@
 """The few kinds of Kafka client that millrace uses, and the settings that correctness rests on.
 
 What a user passes through in ``[kafka.client]`` (SASL, TLS, timeouts) comes first; the settings below win over it, because
-an exactly-once guarantee cannot hold under another value.
+an exactly-once guarantee cannot hold under another value. So that none is dropped in silence, ``infra/settings.py`` refuses them there.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
 from millrace.infra.settings import Settings
 from millrace.schemas.errors import SettingsError, Unavailable
 from millrace.schemas.topics import Topic
+
+Client = TypeVar("Client", AdminClient, Consumer, Producer)
 
 ANSWER_SECONDS = 15.0
 FETCH_WAIT_MS = 100
@@ -54,12 +57,13 @@ def identity(settings: Settings, slot: Slot) -> str:
 
 def admin(settings: Settings) -> AdminClient:
     """A client for provisioning. Keep a reference to it until its futures are done."""
-    return AdminClient(_common(settings))
+    return _client(AdminClient, _common(settings))
 
 
 def producer(settings: Settings, linger_ms: int = 5) -> Producer:
     """An idempotent producer for commands: as any outside client, but with the partition computed as Kafka's own clients do."""
-    return Producer(
+    return _client(
+        Producer,
         _common(settings)
         | {
             "enable.idempotence": True,
@@ -67,7 +71,7 @@ def producer(settings: Settings, linger_ms: int = 5) -> Producer:
             "partitioner": "murmur2_random",
             "linger.ms": linger_ms,
             "message.max.bytes": 8 << 20,
-        }
+        },
     )
 
 
@@ -76,7 +80,8 @@ def transactional_producer(settings: Settings, slot: Slot) -> Producer:
 
     ``retry.backoff.ms`` 1 and ``linger.ms`` 0: transactions back to back otherwise wait 100 ms on the one before.
     """
-    return Producer(
+    return _client(
+        Producer,
         _common(settings)
         | {
             "transactional.id": identity(settings, slot),
@@ -88,13 +93,14 @@ def transactional_producer(settings: Settings, slot: Slot) -> Producer:
             "queue.buffering.max.kbytes": 512 << 10,
             "batch.num.messages": 10_000,
             "message.max.bytes": 8 << 20,
-        }
+        },
     )
 
 
 def group_consumer(settings: Settings, slot: Slot, **overrides: Any) -> Consumer:
     """A static member of its role's group: reads what is committed, commits nothing by itself, never guesses an offset."""
-    return Consumer(
+    return _client(
+        Consumer,
         _reading(settings)
         | {
             "group.id": group_name(settings, slot.role),
@@ -103,10 +109,10 @@ def group_consumer(settings: Settings, slot: Slot, **overrides: Any) -> Consumer
             "auto.offset.reset": "error",
             "session.timeout.ms": int(settings.runner.session_timeout_seconds * 1_000),
             "heartbeat.interval.ms": max(500, int(settings.runner.session_timeout_seconds * 1_000 / 10)),
-            "max.poll.interval.ms": 300_000,
+            "max.poll.interval.ms": int(settings.runner.max_poll_interval_seconds * 1_000),
             "enable.partition.eof": True,
         }
-        | overrides
+        | overrides,
     )
 
 
@@ -115,7 +121,8 @@ def reader(settings: Settings, *, committed: bool = True, fetch_wait_ms: int = F
 
     ``fetch_wait_ms`` is how long a fetch that finds nothing waits for something to come.
     """
-    return Consumer(
+    return _client(
+        Consumer,
         _reading(settings)
         | {
             "group.id": f"{settings.topic_prefix}reader",
@@ -123,13 +130,14 @@ def reader(settings: Settings, *, committed: bool = True, fetch_wait_ms: int = F
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
             "fetch.wait.max.ms": fetch_wait_ms,
-        }
+        },
     )
 
 
 def describe(settings: Settings, names: list[str]) -> dict[str, TopicInfo]:
     """Id and partition count of topics, by their full names; those that do not exist are left out. Raises Unavailable."""
-    client = admin(settings)
+    heard = _Heard()
+    client = _client(AdminClient, _common(settings) | {"error_cb": heard})
     found: dict[str, TopicInfo] = {}
     futures = client.describe_topics(TopicCollection(names), request_timeout=ANSWER_SECONDS)
     for name, future in futures.items():
@@ -138,7 +146,9 @@ def describe(settings: Settings, names: list[str]) -> dict[str, TopicInfo]:
         except KafkaException as error:
             if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
                 continue
-            raise Unavailable(f"Kafka at {address(settings)} did not describe topic {name}: {error.args[0].str()}") from None
+            client.poll(0)  # tells ``heard`` what happened meanwhile
+            reason = heard.reason or error.args[0].str()
+            raise Unavailable(f"Kafka at {address(settings)} did not describe topic {name}: {reason}") from None
         found[name] = TopicInfo(str(answer.topic_id), len(answer.partitions))
     return found
 
@@ -150,14 +160,39 @@ def address(settings: Settings) -> str:
     return settings.kafka.address
 
 
+class _Heard:
+    """Why a client cannot talk to its broker, as librdkafka tells it by the way: a wrong password, a TLS handshake that failed.
+
+    A call itself says no more than that it timed out, because the client goes on trying.
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
+
+    def __call__(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self.reason = error.str()
+
+
+def _client(kind: Callable[[dict[str, Any]], Client], config: dict[str, Any]) -> Client:
+    """Make a client; raises SettingsError with librdkafka's own words where it refuses what it was given."""
+    try:
+        return kind(config)
+    except (KafkaException, TypeError, ValueError) as error:
+        reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+        raise SettingsError(
+            f"settings: the Kafka client refuses what it was given: {reason}. Look at [kafka.client] and [runner]."
+        ) from None
+
+
 def _common(settings: Settings) -> dict[str, Any]:
     return {
         "topic.metadata.refresh.interval.ms": 30_000,
         "socket.nagle.disable": True,
         "log_level": 2,
+        "client.id": "millrace",
         **settings.kafka.client,
         "bootstrap.servers": address(settings),
-        "client.id": "millrace",
     }
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from millrace.infra.settings import Settings
 from millrace.workers.commands.common import EXIT_PROBLEMS, EXIT_UNAVAILABLE, Data, Json, settings_with, write_json
 from millrace.workers.progress import Progress
 from millrace.workers.stack.plan import Plan, make
@@ -23,7 +27,7 @@ PortBase = Annotated[
 Inference = Annotated[int | None, typer.Option("--inference", min=1, max=64, help="How many inference workers.", show_default="1")]
 NoWorkers = Annotated[bool, typer.Option("--no-workers", help="Start Kafka and ClickHouse alone.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Return once the stack is ready; it goes on by itself.")]
-STYLES = {"ready": "green", "starting": "yellow", "backing-off": "red", "failed": "red", "stopped": "dim"}
+STYLES = {"ready": "green", "starting": "yellow", "not-ready": "yellow", "backing-off": "red", "failed": "red", "stopped": "dim"}
 COLUMNS = ("name", "role", "pid", "state", "uptime", "restarts", "lag", "last error")
 
 
@@ -35,11 +39,17 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    data: Data = None, port_base: PortBase = None, inference: Inference = None, no_workers: NoWorkers = False, detach: Detach = False
+    data: Data = None,
+    port_base: PortBase = None,
+    inference: Inference = None,
+    no_workers: NoWorkers = False,
+    detach: Detach = False,
+    json: Json = False,
 ) -> None:
     """Start Kafka, ClickHouse and the workers on this machine, and keep them running until Ctrl-C.
 
-    An address in MILLRACE_KAFKA or MILLRACE_CLICKHOUSE replaces the embedded one.
+    An address in MILLRACE_KAFKA or MILLRACE_CLICKHOUSE replaces the embedded one. With --json it prints, once all is started,
+    what status --json prints; without --detach as one line, and goes on.
     """
     from millrace.infra.kafka.provision import provision
     from millrace.workers.stack import up
@@ -47,11 +57,14 @@ def up(
     settings = settings_with(data, port_base)
     wanted = make(settings, inference, not no_workers)
     if not detach:
-        up.up(wanted, provision, Progress())
+        up.up(wanted, provision, Progress(), partial(_line, settings) if json else up.nothing)
         return
     running = up.detach(_arguments(wanted, inference, no_workers), wanted, Progress())
     late = [entry.name for entry in running.processes if entry.state != "ready"]
-    typer.echo(f"ready: Kafka {running.addresses.kafka}, ClickHouse {running.addresses.clickhouse}, data {wanted.data}")
+    if json:
+        write_json(look(settings)[0])
+    else:
+        typer.echo(f"ready: Kafka {running.addresses.kafka}, ClickHouse {running.addresses.clickhouse}, data {wanted.data}")
     if late:
         typer.echo(f"not ready yet: {', '.join(late)}. See: millrace status", err=True)
         raise typer.Exit(EXIT_PROBLEMS)
@@ -90,6 +103,12 @@ def _arguments(wanted: Plan, inference: int | None, no_workers: bool) -> list[st
     base = ["--port-base", str(settings.port_base)] if settings.port_base else []
     workers = ["--no-workers"] if no_workers else [] if inference is None else ["--inference", str(inference)]
     return ["--data", str(wanted.data), *base, *workers]
+
+
+def _line(settings: Settings) -> None:
+    """The status on one line, for whoever reads on."""
+    sys.stdout.write(msgspec.json.encode(look(settings)[0]).decode() + "\n")
+    sys.stdout.flush()
 
 
 def _cells(row: Row) -> list[str]:

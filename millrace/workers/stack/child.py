@@ -1,7 +1,8 @@
 """One supervised child and its life: started, ready, ended, started again.
 
     stopped -> starting -> ready -> (ends) -> backing-off -> starting ...
-                  ^----------'  no longer says that it is ready
+                             ^v  says that it is ready, or no longer
+                          not-ready -> (ends) -> backing-off ...
     any -> failed     it ended with the exit code for wrong usage: starting it again cannot help
     any -> stopped    we asked it to end
 
@@ -23,6 +24,8 @@ FIRST_BACKOFF_SECONDS = 0.25
 HEALTHY_SECONDS = 30.0
 PROBE_SECONDS = 0.2
 PROBE_READY_SECONDS = 5.0
+MISSES = 3
+"""So many answers in a row that do not come, or say no, make a child that was ready not ready: one may only have been late."""
 EXIT_USAGE = 2
 
 
@@ -31,6 +34,7 @@ class State(Enum):
 
     STARTING = "starting"
     READY = "ready"
+    NOT_READY = "not-ready"
     BACKING_OFF = "backing-off"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -97,6 +101,7 @@ class Watch:
         self._failures = 0
         self._due = 0.0
         self._ready_since = 0.0
+        self._missed = 0
 
     def start(self, now: float) -> None:
         """Run the child; where the system cannot (no memory, no file handles) it counts as ended at once."""
@@ -109,7 +114,7 @@ class Watch:
     def tick(self, now: float) -> None:
         """See whether it ended, became ready, or is to be started again."""
         match self.state:
-            case State.STARTING | State.READY:
+            case State.STARTING | State.READY | State.NOT_READY:
                 self._look(now)
             case State.BACKING_OFF if now >= self._due:
                 self.restarts += 1
@@ -156,10 +161,13 @@ class Watch:
 
     def _probe(self, now: float) -> None:
         if not self.child.readiness():
-            self.state = State.STARTING
+            self._missed += 1
+            if self.state is State.READY and self._missed >= MISSES:
+                self.state = State.NOT_READY
             self._due = now + PROBE_SECONDS
             return
-        if self.state is State.STARTING:
+        self._missed = 0
+        if self.state is not State.READY:
             self._ready_since = now
         self.state = State.READY
         self._due = now + PROBE_READY_SECONDS

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from millrace.infra.embedded import kafka
-from millrace.infra.embedded.ports import Ports, require
+from millrace.infra.embedded.ports import METRICS_OFFSET, Ports, require
 from millrace.infra.embedded.stack_file import Addresses
 from millrace.infra.settings import Settings
-from millrace.schemas.errors import UsageError
+from millrace.schemas.errors import SettingsError, UsageError
 from millrace.workers.stack.child import Child
+from millrace.workers.stack.probe import LOOPBACK
 from millrace.workers.stack.roles import WORKERS, WorkerSlot, clickhouse_child, kafka_child, slots, worker_child
+
+ASKED_ON_LOOPBACK = (LOOPBACK, "localhost", "0.0.0.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,9 @@ class Plan:
     def addresses(self) -> Addresses:
         """The addresses in the settings, else the embedded ones."""
         kafka_address = self.settings.kafka.address or f"127.0.0.1:{self.ports.kafka}"
-        clickhouse = self.settings.clickhouse.address or f"http://127.0.0.1:{self.ports.clickhouse}"
-        return Addresses(kafka_address, clickhouse)
+        host = self.settings.endpoint.host
+        embedded = f"http://{f'[{host}]' if ':' in host else host}:{self.ports.clickhouse}"
+        return Addresses(kafka_address, self.settings.clickhouse.address or embedded)
 
     @property
     def embeds_kafka(self) -> bool:
@@ -45,8 +49,11 @@ class Plan:
 
 
 def make(settings: Settings, inference: int | None, with_workers: bool) -> Plan:
-    """The plan for these settings; raises UsageError when it would start nothing."""
+    """The plan for these settings; raises UsageError when it would start nothing or when a setting would have no effect."""
+    _check_settings(settings)
     ports = Ports.at(settings.stack.port_base)
+    if settings.endpoint.port:
+        ports = replace(ports, clickhouse=settings.endpoint.port)
     counts = dict.fromkeys(WORKERS, 1) | ({} if inference is None else {"inference": inference})
     workers = tuple(slots(counts, ports.metrics)) if with_workers else ()
     plan = Plan(settings, settings.stack.folder.absolute(), ports, workers)
@@ -55,13 +62,31 @@ def make(settings: Settings, inference: int | None, with_workers: bool) -> Plan:
     return plan
 
 
+def _check_settings(settings: Settings) -> None:
+    """Raise SettingsError for what ``up`` decides for each of its workers: it is for a worker that is run by itself."""
+    if settings.ordinal:
+        raise SettingsError(
+            "settings: ordinal is for a worker that is run by itself; `millrace up` numbers its workers. Leave it out here."
+        )
+    if settings.telemetry.port:
+        raise SettingsError(
+            "settings: telemetry.port is for a worker that is run by itself; `millrace up` gives each of its workers a port"
+            f" from {Ports().metrics} on, or with --port-base N from N+{METRICS_OFFSET}. Leave it out here."
+        )
+    if settings.telemetry.host not in ASKED_ON_LOOPBACK:
+        raise SettingsError(
+            f"settings: telemetry.host is {settings.telemetry.host!r}, but `millrace up` asks its workers on {LOOPBACK} whether they are"
+            f" ready: use one of {', '.join(ASKED_ON_LOOPBACK)}."
+        )
+
+
 def check_ports(plan: Plan) -> None:
     """Raise PortTaken for the first port of the plan that somebody else has."""
     if plan.embeds_kafka:
         require(plan.ports.kafka, "Kafka")
         require(plan.ports.controller, "Kafka's controller")
     if plan.embeds_clickhouse:
-        require(plan.ports.clickhouse, "ClickHouse")
+        require(plan.ports.clickhouse, "ClickHouse, by endpoint.port" if plan.settings.endpoint.port else "ClickHouse")
     for slot in plan.workers:
         require(slot.telemetry_port, f"metrics of {slot.name}")
     require(plan.ports.supervisor, "metrics of millrace up")
@@ -70,7 +95,7 @@ def check_ports(plan: Plan) -> None:
 def places(plan: Plan) -> list[Child]:
     """The embedded places as children; makes Kafka's folder ready, which takes a second the first time."""
     children = [kafka_child(plan.broker, kafka.prepare(plan.broker))] if plan.embeds_kafka else []
-    return children + ([clickhouse_child(plan.data, plan.ports.clickhouse)] if plan.embeds_clickhouse else [])
+    return children + ([clickhouse_child(plan.data, plan.settings.endpoint.host, plan.ports.clickhouse)] if plan.embeds_clickhouse else [])
 
 
 def workers(plan: Plan) -> list[Child]:

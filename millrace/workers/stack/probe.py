@@ -10,6 +10,7 @@ from typing import Any
 
 Readiness = Callable[[], bool]
 TIMEOUT_SECONDS = 1.0
+LOOPBACK = "127.0.0.1"
 
 
 def tcp(port: int) -> Readiness:
@@ -17,7 +18,7 @@ def tcp(port: int) -> Readiness:
 
     def ready() -> bool:
         try:
-            socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS).close()
+            socket.create_connection((LOOPBACK, port), TIMEOUT_SECONDS).close()
         except OSError:
             return False
         return True
@@ -25,14 +26,14 @@ def tcp(port: int) -> Readiness:
     return ready
 
 
-def http_ok(port: int, path: str) -> Readiness:
-    """Ready when ``GET path`` on this port of 127.0.0.1 is answered with 200."""
-    return lambda: get(port, path) is not None
+def http_ok(port: int, path: str, host: str = LOOPBACK) -> Readiness:
+    """Ready when ``GET path`` on this port is answered with 200."""
+    return lambda: get(port, path, host) is not None
 
 
-def get(port: int, path: str) -> bytes | None:
+def get(port: int, path: str, host: str = LOOPBACK) -> bytes | None:
     """The body of a 200 answer, or None. Never through a proxy, whatever the environment says."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

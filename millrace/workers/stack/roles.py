@@ -37,10 +37,10 @@ def kafka_child(broker: kafka.Broker, command: tuple[str, ...]) -> Child:
     return Child("kafka", "kafka", command, lambda: kafka.answers(broker.port), stop_seconds=PLACE_STOP_SECONDS)
 
 
-def clickhouse_child(data: Path, port: int) -> Child:
-    """The ClickHouse endpoint on this data folder."""
+def clickhouse_child(data: Path, host: str, port: int) -> Child:
+    """The ClickHouse endpoint on this data folder; it reads ``host`` from the settings itself, and is asked there."""
     command = (sys.executable, "-m", "millrace.infra.embedded.clickhouse", "--data", str(data / "clickhouse"), "--port", str(port))
-    return Child("clickhouse", "clickhouse", command, http_ok(port, "/ping"), stop_seconds=PLACE_STOP_SECONDS)
+    return Child("clickhouse", "clickhouse", command, http_ok(port, "/ping", host), stop_seconds=PLACE_STOP_SECONDS)
 
 
 def worker_child(slot: WorkerSlot, environment: dict[str, str]) -> Child:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -77,17 +79,20 @@ def _row(entry: ProcessEntry, supervised: bool) -> Row:
         name=entry.name,
         role=entry.role,
         pid=process.pid if process is not None else None,
-        state=_state(entry, process is not None, supervised),
+        state=_state(entry, page, process is not None, supervised),
         uptime_seconds=round(time.time() - process.create_time(), 1) if process is not None else None,
         restarts=entry.restarts,
         lag=page.get("lag"),
         # Why it is not ready now says more to whoever looks than an error that has passed.
-        last_error=page.get("reason") or page.get("last_error") or logs.last_error(Path(entry.log)),
+        last_error=page.get("reason") or page.get("detail") or page.get("last_error") or logs.last_error(Path(entry.log)),
     )
 
 
-def _state(entry: ProcessEntry, runs: bool, supervised: bool) -> str:
-    """As recorded, unless it ended since: then its supervisor is about to start it again, or nobody is."""
-    if runs or entry.state in (State.FAILED.value, State.STOPPED.value):
+def _state(entry: ProcessEntry, page: Mapping[str, Any], runs: bool, supervised: bool) -> str:
+    """As recorded, unless it ended since (its supervisor is about to start it again, or nobody is) or says itself what it waits for."""
+    if entry.state in (State.FAILED.value, State.STOPPED.value):
         return entry.state
-    return State.BACKING_OFF.value if supervised else State.STOPPED.value
+    if not runs:
+        return State.BACKING_OFF.value if supervised else State.STOPPED.value
+    waits = page.get("reason", "") not in ("", State.STARTING.value)
+    return State.NOT_READY.value if waits else entry.state

@@ -36,8 +36,12 @@ REASON_CHARACTERS = 2_000
 Provision = Callable[[Settings], object]
 
 
-def up(plan: Plan, provision: Provision, progress: Progress) -> None:
-    """Run the stack until it is asked to stop (SIGTERM, Ctrl-C).
+def nothing() -> None:
+    """What is done once all has been started, where nobody asked for anything."""
+
+
+def up(plan: Plan, provision: Provision, progress: Progress, once_started: Callable[[], None] = nothing) -> None:
+    """Run the stack until it is asked to stop (SIGTERM, Ctrl-C); ``once_started`` is called when all has been started.
 
     Raises PathInUse, PortTaken and Unavailable before anything runs, and Unavailable, with everything stopped again, when a
     place does not become ready. A worker that does not is reported, and supervised on: its stack may be needed to help it.
@@ -47,7 +51,7 @@ def up(plan: Plan, provision: Provision, progress: Progress) -> None:
         _clear_leftovers(plan.data, progress)
         check_ports(plan)
         with _recorded(plan), _telemetry(plan) as telemetry:
-            _run(plan, provision, stop, _Reporter(progress, telemetry))
+            _run(plan, provision, stop, _Reporter(progress, telemetry, once_started))
         progress.say("stopped")
 
 
@@ -104,6 +108,7 @@ def _run(plan: Plan, provision: Provision, stop: StopRequest, reporter: _Reporte
         stop.check()
         _start(plan, provision, supervisor, progress)
         reporter.telemetry.health.ready()
+        reporter.once_started()
         supervisor.watch()
     finally:
         progress.say("stopping")
@@ -179,10 +184,11 @@ def _clear_leftovers(data: Path, progress: Progress) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Reporter:
-    """Tells of a child that ended: to who watches, to the log, and in the metrics."""
+    """Tells of a child that ended (to who watches, to the log, and in the metrics), and that all has been started."""
 
     progress: Progress
     telemetry: Telemetry
+    once_started: Callable[[], None]
 
     def ended(self, ended: Ended) -> None:
         """Say it; where even that cannot be written (a full disk), go on: the children matter more."""

@@ -96,14 +96,23 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(HTTPStatus.NOT_FOUND, text.encode(), PLAIN)
 
     def _query(self, query_string: str) -> None:
-        """Answer one query and write its log line, whatever happens."""
+        """Answer one query and write its log line, whatever happens. It is watched until then: a drain waits for an error's answer too."""
         begun, entry = time.monotonic(), Entry(query_id=str(uuid.uuid4()))
-        incoming: Incoming | None = None
         self.connection.settimeout(TRANSFER_SECONDS)
+        with ExitStack() as watched:
+            try:
+                self._try(query_string, entry, watched)
+            finally:
+                entry.seconds = time.monotonic() - begun
+                self.server.journal.query(entry)
+                self.connection.settimeout(self.server.settings.keep_alive_seconds)
+
+    def _try(self, query_string: str, entry: Entry, watched: ExitStack) -> None:
+        incoming: Incoming | None = None
         try:
             incoming = Incoming(self.rfile, self.headers)
             with ExitStack() as stack:
-                self._run(query_string, incoming, entry, stack)
+                self._run(query_string, incoming, entry, stack, watched)
         except QueryError as error:
             self._fail(error, incoming, entry)
         except OSError:
@@ -113,12 +122,8 @@ class Handler(BaseHTTPRequestHandler):
         except Exception as error:  # noqa: BLE001  the client must get an answer, the log the reason
             self.server.journal.line("request failed", query_id=entry.query_id, error=f"{type(error).__name__}: {error}")
             self._fail(QueryError(ENGINE_FAILED, f"the endpoint failed: {type(error).__name__}: {error}"), incoming, entry)
-        finally:
-            entry.seconds = time.monotonic() - begun
-            self.server.journal.query(entry)
-            self.connection.settimeout(self.server.settings.keep_alive_seconds)
 
-    def _run(self, query_string: str, incoming: Incoming, entry: Entry, stack: ExitStack) -> None:
+    def _run(self, query_string: str, incoming: Incoming, entry: Entry, stack: ExitStack, watched: ExitStack) -> None:
         refuse_foreign(self.headers)
         request = parse(self.command, query_string, self._form(incoming), self.headers, self.server.users)
         entry.query_id, entry.user = request.query_id, request.user
@@ -127,7 +132,8 @@ class Handler(BaseHTTPRequestHandler):
         entry.body_bytes = work.body_bytes
         running = Running(request.query_id, f"endpoint:{uuid.uuid4()}", self.connection, killable=work.insert is None)
         self.server.enter(running)
-        stack.callback(self.server.watch.leave, running)
+        watched.callback(self.server.watch.leave, running)
+        stack.callback(self.server.watch.answered, running)
         stack.enter_context(self.server.limits.take(work.kind, running.gone))
         answer = self.server.service.answer(work, running.tag, stack)
         entry.rows, entry.bytes = answer.rows, answer.size

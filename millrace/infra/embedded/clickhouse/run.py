@@ -39,8 +39,8 @@ def _serve(server: EndpointServer, folder: Path, stop: threading.Event) -> None:
     server.journal.line("ready", address=address, port=port, path=str(folder), pid=os.getpid(), version=server.engine.version)
     while not stop.wait(0.5):  # not for ever: a signal that another thread took is handled only when this one goes round
         pass
-    server.journal.line("draining", running=server.watch.count())
     server.draining.set()
+    server.journal.line("draining", running=server.watch.count())
     server.shutdown()
     server.server_close()
     finished = server.drain()
