@@ -10,7 +10,7 @@ from millrace.schemas.event import Event, Name, Time
 
 
 class DeadLetter(Event, frozen=True):
-    """A record that can never be used: its original bytes, key and headers, its place and the reason."""
+    """A record that can never be used: its place, the reason, and its original bytes, key and headers, or how those begin."""
 
     id: Annotated[str, Meta(description="Hash of topic id, partition and offset.")]
     time: Annotated[Time, Meta(description="When it was refused.")]

@@ -22,6 +22,8 @@ Each message says what happened and what to do about it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class MillraceError(Exception):
     """The base of all errors raised on purpose."""
@@ -30,12 +32,14 @@ class MillraceError(Exception):
 class NotNow(MillraceError):
     """Something this event needs is not there yet: hold its partition group and try the same events again.
 
-    ``retry_seconds`` is how long to hold before the next try.
+    ``retry_seconds`` is how long to hold before the next try. A stateless step may say where to wait: ``at`` has, by (topic, partition),
+    the first offset that waits; what stands before it or elsewhere goes on. Without it, everything that the step was given waits.
     """
 
-    def __init__(self, reason: str, retry_seconds: float = 1.0) -> None:
+    def __init__(self, reason: str, retry_seconds: float = 1.0, at: Mapping[tuple[str, int], int] | None = None) -> None:
         super().__init__(reason)
         self.retry_seconds = retry_seconds
+        self.at = at
 
 
 class Never(MillraceError):

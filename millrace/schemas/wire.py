@@ -25,6 +25,13 @@ E = TypeVar("E", bound=Event)
 SOURCE = b"/millrace"
 CONTENT_TYPE = "content-type"
 TRACEPARENT = "traceparent"
+TRACEPARENT_BYTES = 256
+"""A longer one is not carried on: the W3C's has 55, and what a producer sends may not decide how large our own records are."""
+REASON_CHARACTERS = 500
+"""How long a reason may be: it may quote what it is about."""
+UNREADABLE = b"application/vnd.millrace.unreadable-headers"
+UNREADABLE_HEADERS: Headers = [(CONTENT_TYPE, UNREADABLE)]
+"""What stands for the headers of a record of which a header's name is not UTF-8: none of them can be read, so neither can the record."""
 
 
 FORMATS: dict[bytes, Format] = {
@@ -48,8 +55,10 @@ def _parse_content_type(value: bytes | None) -> Format:
     essence = (value or b"").split(b";")[0].strip().lower()
     if essence in FORMATS:
         return FORMATS[essence]
+    if value == UNREADABLE:
+        raise DecodeError("the name of a header is not UTF-8, so that none of the headers can be read: name them in UTF-8")
     known = ", ".join(sorted({form.value for form in Format}))
-    raise DecodeError(f"content-type {essence.decode(errors='replace')!r} is not known: send {known}, or no such header")
+    raise DecodeError(f"content-type {essence[:100].decode(errors='replace')!r} is not known: send {known}, or no such header")
 
 
 class Coding(Generic[E]):
@@ -103,16 +112,23 @@ class Codec(Generic[E]):
         try:
             return (self.json if form is Format.JSON else self.msgpack).decode(value)  # type: ignore[arg-type]
         except msgspec.MsgspecError as error:
-            raise DecodeError(str(error)) from None
+            raise DecodeError(str(error)[:REASON_CHARACTERS]) from None
         except TypeError:
             raise DecodeError("the record has no value; a tombstone means nothing on this topic") from None
         except (RecursionError, UnicodeDecodeError) as error:
-            raise DecodeError(f"the payload cannot be read: {type(error).__name__}: {error}"[:500]) from None
+            raise DecodeError(f"the payload cannot be read: {type(error).__name__}: {error}"[:REASON_CHARACTERS]) from None
 
 
 def carried(cause: Headers | None) -> Headers:
-    """What an event takes over of its cause's headers: ``traceparent``."""
-    return [header for header in cause if header[0] == TRACEPARENT] if cause else []
+    """What an event takes over of its cause's headers: the first ``traceparent``, unless that is none by its length.
+
+    >>> carried([("a", b"1"), ("traceparent", b"00-1"), ("traceparent", b"00-2")]), carried([("traceparent", b"0" * 257)])
+    ([('traceparent', b'00-1')], [])
+    """
+    for header in cause or ():
+        if header[0] == TRACEPARENT:
+            return [header] if len(header[1] or b"") <= TRACEPARENT_BYTES else []
+    return []
 
 
 def codec(topic: Topic) -> Codec[Any]:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class CapLimits(Struct, frozen=True):
-    """The cap: this many in a row, or more than ``ratio`` of a window of so many records."""
+    """The cap: this many in a row, or ``ratio`` of a window of so many records; windows follow one another and do not overlap."""
 
     run: int
     ratio: float

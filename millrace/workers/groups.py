@@ -111,6 +111,10 @@ class Group:
         found = self.merge.watermark_ms(quiet, quiet_ms) if self.merge is not None else 0
         return max(self.watermark_ms, found)
 
+    def ticks(self, watermark_ms: int, *, records: bool) -> bool:
+        """Whether timers are due to be asked: after records, and where time has gone on."""
+        return records or watermark_ms > self.watermark_ms
+
     def fullest(self, short: Callable[[str], str]) -> list[Place]:
         """The places whose records are held aside: the ones to pause when there are too many."""
         waiting = self.merge.waiting_for() if self.merge is not None else set()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from operator import attrgetter
+from typing import Any, Protocol
 
 from millrace.infra.kafka.clients import TopicInfo, full_name
 from millrace.infra.kafka.partition import partition_of
-from millrace.infra.kafka.transaction import Delivery, Transactions
+from millrace.infra.kafka.transaction import Delivery
 from millrace.infra.settings import Settings
 from millrace.infra.state import Writes
 from millrace.schemas import wire
@@ -19,10 +20,18 @@ from millrace.schemas.topics import TOPICS
 _topic = attrgetter("topic")
 
 
+class Sink(Protocol):
+    """Where records go: an open transaction."""
+
+    def produce(
+        self, topic: str, value: bytes | None, key: Any, headers: Any, partition: int = -1, delivered: Delivery | None = None
+    ) -> None: ...
+
+
 class Output:
     """Encodes events in the format of their cause and hands them to the transaction, in the order in which they are given."""
 
-    def __init__(self, settings: Settings, transactions: Transactions, infos: Mapping[str, TopicInfo]) -> None:
+    def __init__(self, settings: Settings, transactions: Sink, infos: Mapping[str, TopicInfo]) -> None:
         self._transactions = transactions
         self._infos = infos
         self._out = {topic.name: (full_name(settings, topic), wire.codec(topic)) for topic in TOPICS}

@@ -65,6 +65,17 @@ class Owned:
             if place in self._fetched:
                 self._fetched[place] = max(self._fetched[place], end)
 
+    def read_out(self) -> Iterator[tuple[Group, Place, int]]:
+        """The places that were read up to an end, beyond where their group stands though nothing of it waits, with those ends.
+
+        No committed reader finds anything in between: there are markers of transactions, and records of those that were aborted.
+        """
+        for group in self:
+            if group.working and not group.merge:
+                for place, position in group.positions.items():
+                    if (end := self._fetched.get(place, 0)) > position.offset:
+                        yield group, place, end
+
     def push(self, records: Iterable[Record]) -> None:
         """Put fetched records into their groups' merges; those of a held group come again when it goes on."""
         for record in records:
@@ -131,12 +142,14 @@ class Owned:
             self._inputs.resume(group.places)
 
     def lag(self) -> dict[tuple[str, int], tuple[int, float]]:
-        """How far behind each partition is, in records and in seconds."""
+        """How far behind each partition is, in records and in seconds; without those whose end was never told."""
         now_ms = time.time() * 1_000
         lag = {}
         for group in self:
             for place, position in group.positions.items():
-                behind = max(0, self._inputs.last_known_end(place) - max(position.offset, self._fetched.get(place, 0)))
+                if (end := self._inputs.log_ends.known(place)) is None:
+                    continue
+                behind = max(0, end - max(position.offset, self._fetched.get(place, 0)))
                 seconds = max(0.0, now_ms - group.last_ms) / 1_000 if behind and group.last_ms else 0.0
                 lag[(self._inputs.short(place[0]), place[1])] = (behind, seconds)
         return lag

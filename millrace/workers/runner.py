@@ -2,11 +2,11 @@
 
 The order of a turn, of which the commit is the last step and the only one that commits:
 
-1. take in what is new on control topics;
-2. gather: block for a first record, then take what arrives within a few milliseconds, at most ``poll_records``;
+1. gather: block for a first record, then take what arrives within a few milliseconds, at most ``poll_records`` (fewer for a slow step);
+2. take in what is new on control topics: after the poll, so that a request finds what was told before it was asked;
 3. decode it (this overlaps the commit of the turn before);
 4. settle the turn before: wait for its commit, then write its state to disk;
-5. process it: the step's events, group by group, and what time alone brings out;
+5. process it: the step's events, group by group, and what time alone brings out; at times pass over what ends a log and is no record;
 6. begin a transaction, if there is anything to send, and produce events, dead letters, state changes and the ``commits`` record;
 7. send the offsets of every partition that was touched, with the group's generation;
 8. commit.
@@ -37,7 +37,6 @@ from millrace.infra.telemetry import (
     Committed,
     DeadLettered,
     Draining,
-    Lagging,
     Polled,
     ProducerReplaced,
     Revoked,
@@ -51,11 +50,11 @@ from millrace.schemas.topics import TOPICS, Topic
 from millrace.streams.step import Step
 from millrace.workers.controls import Controls
 from millrace.workers.groups import Spot
+from millrace.workers.lag import LagReport
 from millrace.workers.output import Output
 from millrace.workers.owned import Owned
+from millrace.workers.pace import Pace
 from millrace.workers.turn import Processor, Turn
-
-LAG_SECONDS = 1.0
 
 
 class Work(Struct, frozen=True, kw_only=True):
@@ -92,7 +91,9 @@ class Runner:
         self._sent: Turn | None = None
         self._counts: Counter[str] = Counter()
         self._aborted: Aborted | None = None
-        self._due = {"lag": 0.0, "identity": 0.0, "tick": 0.0}
+        self._lag_report = LagReport(self._inputs, telemetry, self._owned.lag)
+        self._pace = Pace(self._limits.poll_records, self._limits.max_poll_interval_seconds)
+        self._due = {"identity": 0.0, "tick": 0.0, "ends": 0.0}
         self._stopping = ""
 
     def stop(self, why: str) -> None:
@@ -120,7 +121,13 @@ class Runner:
         self._telemetry.emit(Assigned(partitions=_by_topic(positions), seconds=time.monotonic() - began))
 
     def revoked(self, places: list[Place], *, lost: bool) -> None:
-        """Finish or give up what is under way, within one deadline, and let go of the partitions."""
+        """Finish or give up what is under way, within one deadline, and let go of the partitions.
+
+        Of lost partitions the transaction is aborted, unless its commit was sent already: the next owner waits for it to be decided
+        either way, and nobody but Kafka can say what a sent one came to. So that is waited for, as for any revoke.
+        """
+        if lost and self._committing is not None:
+            self._transactions.forsake()
         try:
             self._settle(self._limits.revoke_deadline_seconds)
         except Aborted as error:
@@ -132,11 +139,12 @@ class Runner:
 
     def _turn(self) -> None:
         self._telemetry.health.beat()
-        if self._controls.follow():
-            self._owned.allow(self._processor.allowed)
         self._owned.retry()
         try:
-            self._work_on(self._gather())
+            poll = self._gather()
+            if self._controls.follow():
+                self._owned.allow(self._processor.allowed)
+            self._work_on(poll)
         except Aborted as error:
             self._recover(error)
         self._report()
@@ -144,7 +152,7 @@ class Runner:
     def _gather(self) -> Poll:
         restoring = self._owned.restore()
         began = time.monotonic()
-        poll = self._inputs.poll(self._limits.poll_records, 0.0 if restoring else self._limits.idle_seconds, self._gather_seconds)
+        poll = self._inputs.poll(self._pace.records, 0.0 if restoring else self._limits.idle_seconds, self._gather_seconds)
         if self._aborted is not None:
             error, self._aborted = self._aborted, None
             raise error
@@ -158,14 +166,17 @@ class Runner:
         with self._timed(Stage.DECODE, poll):
             undecodable = self._processor.decode(poll.records)
         self._settle()
-        now = datetime.now(UTC)
+        now, began = datetime.now(UTC), time.monotonic()
         with self._timed(Stage.PROCESS, poll):
             if self._work.stateless:
                 turn = self._processor.whole(poll.records, undecodable, self._owned.groups, now)
             else:
                 turn = self._grouped(poll, undecodable, now)
+        self._pace.took(turn.records, time.monotonic() - began)
         for group, hold in turn.holds:
             self._owned.hold(group, hold)
+        if self._is_due("ends", self._limits.identity_check_seconds):
+            self._processor.pass_over(self._owned.read_out(), turn)
         if turn.touched:
             with self._timed(Stage.PRODUCE, poll):
                 self._send(turn)
@@ -173,7 +184,7 @@ class Runner:
     def _grouped(self, poll: Poll, undecodable: dict[Spot, str], now: datetime) -> Turn:
         """One call for each group, with all its records whose turn is certain by now."""
         self._owned.push(poll.records)
-        working = [group for group in self._owned if group.working]
+        working = [group for _, group in sorted(self._owned.groups.items()) if group.working]
         ready = [group.ready(()) for group in working]
         tick = self._is_due("tick", self._limits.tick_seconds)
         quiet, asked_ms = self._owned.quiet(working if tick else [group for group in working if group.waiting()])
@@ -256,8 +267,7 @@ class Runner:
             self._telemetry.health.not_ready(reason)
         else:
             self._telemetry.health.ready()
-        if self._is_due("lag", LAG_SECONDS):
-            self._telemetry.emit(Lagging(lag=self._owned.lag()))
+        self._lag_report.turn()
         if self._is_due("identity", self._limits.identity_check_seconds):
             self._inputs.identity.ask()
         self._inputs.identity.look()
@@ -290,6 +300,7 @@ class Runner:
         self._telemetry.health.not_ready("stopping")
         try:
             self._settle()
+            self._leave()
         except Aborted as error:
             self._telemetry.emit(TransactionAborted(reason=str(error)))
         self._inputs.close()
@@ -297,6 +308,14 @@ class Runner:
         self._transactions.close()
         self._committer.shutdown()
         self._owned.give_up(list(self._owned.groups))
+
+    def _leave(self) -> None:
+        """Stand behind what was read, because nobody knows for how long: the markers that logs end with may be gone by then."""
+        turn = Turn(datetime.now(UTC))
+        self._processor.pass_over(self._owned.read_out(), turn)
+        if turn.touched:
+            self._send(turn)
+            self._settle()
 
 
 class _Timer:

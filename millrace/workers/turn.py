@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
@@ -21,20 +21,25 @@ from millrace.schemas.dead_letter import DeadLetter
 from millrace.schemas.errors import DecodeError, NotNow, Stop
 from millrace.schemas.record import Emit, Record
 from millrace.schemas.topics import COMMITS, DEAD_LETTERS, Topic
-from millrace.streams.cap import CapLimits
+from millrace.streams.cap import Cap, CapLimits
+from millrace.streams.letter import fitted
 from millrace.streams.step import Batch, Step
 from millrace.workers.groups import Facts, Group, Hold, Spot, Verdicts, Why, judge
 
 NO_STORE = NoStore()
 WHOLE = -1
 _place = attrgetter("topic", "partition")
+_partition = attrgetter("partition")
 
 
 class Allowed(Protocol):
-    """Who knows what an operator allowed, and how far control topics were read."""
+    """Who knows what an operator allowed, how far control topics were read, and what of them cannot be used yet."""
 
     @property
     def versions(self) -> dict[str, int]: ...
+
+    @property
+    def lacking(self) -> Mapping[str, str]: ...
 
     def allowed(self, topic: str, partition: int) -> int: ...
 
@@ -80,9 +85,11 @@ class Processor:
     def __init__(self, role: str, slot: Slot, step: Step, inputs: Sequence[Topic], settings: Settings, controls: Allowed) -> None:
         runner = settings.runner
         self._role, self._slot, self._step, self._controls = role, slot, step, controls
+        self._order = _partition if len(inputs) == 1 else _place
         self._owned = {topic.name for topic in inputs if topic.owner == role}
         self._read = {topic.name: wire.codec(topic).read for topic in inputs}
         self._names = {topic.name: full_name(settings, topic) for topic in inputs}
+        self._short = {full: name for name, full in self._names.items()}
         self._limits = CapLimits(runner.dead_letter_run, runner.dead_letter_ratio, runner.dead_letter_window_records)
 
     def decode(self, records: Iterable[Record]) -> dict[Spot, str]:
@@ -98,17 +105,23 @@ class Processor:
         return bad
 
     def whole(self, records: list[Record], bad: dict[Spot, str], groups: dict[int, Group], now: datetime) -> Turn:
-        """The turn of a stateless step, which takes all groups' records at once."""
+        """The turn of a stateless step, which takes all groups' records at once.
+
+        It takes them by topic, partition and offset, not as they came: what stands on ``commits`` then tells their order too.
+        """
         turn = Turn(now)
         records = [record for record in records if groups[record.partition].working] if _any_held(groups) else records
-        if not records:
-            return turn
-        try:
-            called = self._call(WHOLE, records, bad, groups, turn.now, NO_STORE)
-        except NotNow as error:
-            turn.holds.extend((groups[number], _not_now(error)) for number in {record.partition for record in records})
-            return turn
-        self._take(called, groups, turn)
+        records = sorted(records, key=self._order)
+        while records:
+            try:
+                called = self._call(WHOLE, records, bad, groups, turn.now, NO_STORE)
+            except NotNow as error:
+                going = _going(records, error)
+                turn.holds.extend((groups[number], _not_now(error)) for number in _stopped(records, going))
+                records = going
+            else:
+                self._take(called, groups, turn)
+                break
         return turn
 
     def group(
@@ -123,7 +136,7 @@ class Processor:
         groups, watermark = {group.number: group}, group.watermark(quiet, quiet_ms)
         try:
             called = self._call(group.number, records, bad, groups, turn.now, group.store) if records else Called([], {}, [], 0)
-            ticks = not called.holds and (bool(records) or watermark > group.watermark_ms)
+            ticks = not called.holds and group.ticks(watermark, records=bool(records))
             brought_out = self._tick(group, watermark, turn.now) if ticks else []
         except NotNow as error:
             group.store.discard()
@@ -137,6 +150,11 @@ class Processor:
             group.watermark_ms = watermark
             if group in turn.touched:
                 turn.watermarks[group.number] = watermark
+
+    def pass_over(self, ends: Iterable[tuple[Group, Place, int]], turn: Turn) -> None:
+        """Go to these ends, up to which there is no record: where a group stands must not be what a log drops next, with nothing in it."""
+        for group, place, end in ends:
+            self._go_to(group, place, end, group.cap(place), turn)
 
     def allowed(self, group: Group) -> bool:
         """Whether an operator lets the record pass at which a group is held."""
@@ -153,6 +171,7 @@ class Processor:
             slot=str(self._slot),
             inputs=ranges,
             control=self._controls.versions,
+            lacking=dict(self._controls.lacking),
             watermarks=turn.watermarks,
             records=turn.records,
             emitted=len(turn.emits),
@@ -160,9 +179,8 @@ class Processor:
         return Emit(COMMITS.name, self._role, event)
 
     def _spots(self, group: Group) -> Iterator[tuple[Place, int]]:
-        short = {full: name for name, full in self._names.items()}
         for place, offset in group.offsets().items():
-            yield (short[place[0]], place[1]), offset
+            yield (self._short[place[0]], place[1]), offset
 
     def _call(
         self, number: int, records: list[Record], bad: dict[Spot, str], groups: dict[int, Group], now: datetime, store: Any
@@ -229,16 +247,17 @@ class Processor:
         turn.records += called.records
 
     def _advance(self, verdicts: dict[Place, Verdicts], groups: dict[int, Group], turn: Turn) -> None:
-        short = {full: name for name, full in self._names.items()}
         for place, verdict in verdicts.items():
             if verdict.end < 0:
                 continue
-            group = groups[place[1]]
-            start = group.positions[place].offset
-            group.advance(place, verdict.end, verdict.cap)
-            topic_id = group.positions[place].metadata.topic_id
-            turn.ranges.append(Range(topic=short[place[0]], topic_id=topic_id, partition=place[1], start=start, end=verdict.end))
-            turn.touch(group)
+            self._go_to(groups[place[1]], place, verdict.end, verdict.cap, turn)
+
+    def _go_to(self, group: Group, place: Place, end: int, cap: Cap, turn: Turn) -> None:
+        start = group.positions[place].offset
+        group.advance(place, end, cap)
+        topic_id = group.positions[place].metadata.topic_id
+        turn.ranges.append(Range(topic=self._short[place[0]], topic_id=topic_id, partition=place[1], start=start, end=end))
+        turn.touch(group)
 
     def _tick(self, group: Group, watermark_ms: int, now: datetime) -> list[Emit]:
         facts = Facts.of(self._step.tick(watermark_ms, now, group.store)) if group.store is not None else Facts([], {})
@@ -269,11 +288,24 @@ class Processor:
             value=record.value,
             headers=tuple((name, value or b"") for name, value in record.headers or ()),
         )
-        return Emit(DEAD_LETTERS.name, record.topic, event)
+        return Emit(DEAD_LETTERS.name, record.topic, fitted(event))
 
 
 def _not_now(error: NotNow) -> Hold:
     return Hold(Why.NOT_NOW, str(error), time.monotonic() + error.retry_seconds)
+
+
+def _going(records: list[Record], error: NotNow) -> list[Record]:
+    """What need not wait: each partition's records before the first one that does."""
+    waits = error.at or {}
+    going = [record for record in records if record.offset < waits.get(_place(record), record.offset + 1)] if waits else []
+    return going if len(going) < len(records) else []
+
+
+def _stopped(records: list[Record], going: list[Record]) -> set[int]:
+    """The partitions of which a record has to wait."""
+    kept = {record.spot for record in going}
+    return {record.partition for record in records if record.spot not in kept}
 
 
 def _any_held(groups: dict[int, Group]) -> bool:

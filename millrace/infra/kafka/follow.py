@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from millrace.infra.kafka.clients import full_name, reader
+from millrace.infra.kafka.headers import headers_of
 from millrace.infra.kafka.triage import passing
 from millrace.infra.settings import Settings
 from millrace.schemas.errors import Stop, Unavailable
-from millrace.schemas.record import Record
+from millrace.schemas.record import Headers, Record
 from millrace.schemas.topics import Topic
 
 
@@ -41,7 +41,9 @@ class Follower:
 
     def read(self, seconds: float = 0.0) -> list[Record]:
         """What has come since."""
-        return [record for message in self._consumer.consume(1_000, seconds) if (record := self._record(message)) is not None]
+        messages = self._consumer.consume(1_000, seconds)
+        pairs = zip(messages, headers_of(messages), strict=True)
+        return [record for message, headers in pairs if (record := self._record(message, headers)) is not None]
 
     def close(self) -> None:
         """Stop following."""
@@ -59,11 +61,10 @@ class Follower:
                     raise Unavailable(f"Kafka did not tell the end of {name}: {error.args[0].str()}") from None
                 time.sleep(0.2)
 
-    def _record(self, message: Message) -> Record | None:
+    def _record(self, message: Message, headers: Headers | None) -> Record | None:
         name, offset, error = str(message.topic()), message.offset() or 0, message.error()
         if error is None:
             self._next[name] = offset + 1
-            headers: Any = message.headers()
             return Record(self._names[name], 0, offset, message.timestamp()[1], message.key(), message.value(), headers)
         if error.code() == KafkaError._PARTITION_EOF:
             self._next[name] = max(self._next[name], offset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -37,6 +37,14 @@ class Identity:
             asked, self._asked = self._asked, {}
             answers = [self._same(name, future) for name, future in asked.items()]
             self.silent = not all(answers)
+
+    def unchanged(self) -> bool:
+        """Ask anew and wait for the answer: True where all are the same, False where Kafka did not say. Raises as ``look`` does."""
+        self._asked, self.silent = {}, True  # an open question may be answered with what was so before
+        self.ask()
+        wait(self._asked.values(), ANSWER_SECONDS)
+        self.look()
+        return not self.silent
 
     def _same(self, name: str, future: Future[Any]) -> bool:
         """True where it is the same, False where there was no answer."""

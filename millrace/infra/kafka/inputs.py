@@ -11,15 +11,27 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from msgspec import Struct
 
 from millrace.infra.kafka.clients import ANSWER_SECONDS, Slot, TopicInfo, admin, describe, full_name, group_consumer
+from millrace.infra.kafka.ends import LogEnds
+from millrace.infra.kafka.headers import headers_of
 from millrace.infra.kafka.identity import Identity
 from millrace.infra.kafka.positions import Place, Position, Remedies, committed, with_metadata
-from millrace.infra.kafka.triage import fenced, passing
+from millrace.infra.kafka.triage import FORBIDDEN, fenced, passing
 from millrace.infra.settings import Settings
 from millrace.schemas.errors import Fenced, MillraceError, NotCoPartitioned, OffsetsLost, Stop, Unavailable
 from millrace.schemas.record import Record
 from millrace.schemas.topics import Topic
 
 LOST = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+GONE = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError.INCONSISTENT_TOPIC_ID,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+    }
+)
+"""What a reader is told of a topic that was deleted; and of one that the broker which it asked has not heard of yet."""
 SEEK_TRIES = 40
 POSITIONS_SECONDS = 60.0
 DROP_RECORDS = 10_000
@@ -56,37 +68,37 @@ def at_positions(positions: Mapping[Place, Position]) -> dict[Place, int]:
     return {place: position.offset for place, position in positions.items()}
 
 
-class Inputs:
-    """A static member of the role's group over one or more topics.
+class Reading(Struct, frozen=True, kw_only=True):
+    """How a group reads its topics.
 
     ``co_partitioned``: they are joined and must be so. ``begin`` says from which offsets to read, given the committed positions.
     ``remedies`` are what the errors name, where they are not those of every role.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        slot: Slot,
-        topics: Iterable[Topic],
-        listener: Listener,
-        *,
-        co_partitioned: bool = True,
-        begin: Callable[[Mapping[Place, Position]], dict[Place, int]] = at_positions,
-        remedies: Remedies | None = None,
-    ) -> None:
+    co_partitioned: bool = True
+    begin: Callable[[Mapping[Place, Position]], dict[Place, int]] = at_positions
+    remedies: Remedies | None = None
+
+
+class Inputs:
+    """A static member of the role's group over one or more topics."""
+
+    def __init__(self, settings: Settings, slot: Slot, topics: Iterable[Topic], listener: Listener, reading: Reading | None = None) -> None:
         self._settings = settings
         self._listener = listener
-        self._co_partitioned = co_partitioned
-        self._begin = begin
-        self.remedies = remedies or Remedies.of(slot.role)
+        self._reading = reading or Reading()
+        self.remedies = self._reading.remedies or Remedies.of(slot.role)
         self._names = {full_name(settings, topic): topic.name for topic in topics}
         self._infos: dict[str, TopicInfo] = {}
         self._consumer: Consumer = group_consumer(settings, slot)
         self._admin = admin(settings)
+        self.log_ends = LogEnds(self._admin)
         self._gathered: list[Message] = []
         self._owned: set[Place] = set()
         self.joined = False
         """Whether the group ever gave this member an assignment, be it an empty one."""
+        self.uncommitted = ""
+        """Why the last commit without a transaction was not taken; empty where it was."""
         self._error: MillraceError | None = None
 
     @property
@@ -114,7 +126,7 @@ class Inputs:
         if missing:
             raise Stop(f"topics do not exist: {', '.join(missing)}. Run `millrace provision`.")
         counts = {name: info.partitions for name, info in self._infos.items()}
-        if self._co_partitioned and len(set(counts.values())) > 1:
+        if self._reading.co_partitioned and len(set(counts.values())) > 1:
             raise NotCoPartitioned(f"joined topics must have the same number of partitions, these have {counts}")
         self.identity = Identity(self._admin, self._infos, self.remedies)
         self._consumer.subscribe(list(self._names), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
@@ -156,10 +168,6 @@ class Inputs:
             self._take(DROP_RECORDS, 0.1)
         return positions
 
-    def last_known_end(self, place: Place) -> int:
-        """The end offset of a place as the last fetch told it; -1001 where none did yet."""
-        return int(self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)[1])
-
     def ends(self, places: Iterable[Place]) -> Told:
         """The end offsets as they are now, pending transactions included."""
         latest: Any = OffsetSpec.latest
@@ -173,17 +181,26 @@ class Inputs:
     def commit(self, positions: Mapping[Place, Position]) -> frozenset[Place]:
         """Commit without a transaction; the places for which it certainly happened. The group's generation fences it: raises Fenced.
 
-        A commit that is refused for its generation did not happen: the rebalance that follows tells what is still ours.
+        A commit that is refused for its generation did not happen: the rebalance that follows tells what is still ours. Raises Stop for
+        what no repeat can mend.
         """
         offsets = [with_metadata(place, position) for place, position in positions.items()]
         try:
             answers = self._consumer.commit(offsets=offsets, asynchronous=False) or []
         except KafkaException as error:
-            _raise_fenced(error.args[0])
+            self._uncommitted(error.args[0])
             return frozenset()
+        self.uncommitted = ""
         for answer in answers:
-            _raise_fenced(answer.error)
+            if answer.error is not None:
+                self._uncommitted(answer.error)
         return frozenset((answer.topic, answer.partition) for answer in answers if answer.error is None)
+
+    def _uncommitted(self, error: KafkaError) -> None:
+        _raise_fenced(error)
+        if error.code() in FORBIDDEN:
+            raise Stop(f"Kafka takes no commit of this group: {error.str()}")
+        self.uncommitted = error.str()
 
     def close(self) -> None:
         """Leave the poll loop; as a static member the partitions stay this slot's until the session ends."""
@@ -232,7 +249,7 @@ class Inputs:
 
     def _poll_of(self, messages: list[Message]) -> Poll:
         names, records, ends = self._names, [], {}
-        for message in messages:
+        for message, headers in zip(messages, headers_of(messages), strict=True):
             if (error := message.error()) is None:
                 records.append(
                     Record(
@@ -242,7 +259,7 @@ class Inputs:
                         message.timestamp()[1],
                         message.key(),
                         message.value(),
-                        message.headers(),  # type: ignore[arg-type]
+                        headers,
                     )
                 )
             elif error.code() == KafkaError._PARTITION_EOF:
@@ -252,12 +269,15 @@ class Inputs:
         return Poll(records, ends)
 
     def _raise(self, error: KafkaError, where: str) -> None:
+        """Raise what a person must act on. Whether a topic is gone is asked of Kafka: before anything was read, that can wait."""
         if error.code() in LOST:
             raise OffsetsLost(
                 f"the offset to go on from in {where} is not in the log any more, or was never committed ({error.str()}). "
                 f"{self.remedies.lost}"
             )
         _raise_fenced(error)
+        if error.code() in GONE and (not self.joined or self.identity.unchanged()):
+            return
         if not passing(error):
             raise Stop(f"reading {where}: {error.name()}: {error.str()}")
 
@@ -266,7 +286,7 @@ class Inputs:
         try:
             self._check_joined(places)
             positions = self._assigned_positions(places)
-            consumer.assign([TopicPartition(*place, offset) for place, offset in self._begin(positions).items()])
+            consumer.assign([TopicPartition(*place, offset) for place, offset in self._reading.begin(positions).items()])
             self._owned, self.joined = set(places), True
             self._listener.assigned(positions)
         except MillraceError as error:
@@ -297,7 +317,9 @@ class Inputs:
 
     def _give_up(self, partitions: list[TopicPartition], *, lost: bool) -> None:
         places = [(part.topic, part.partition) for part in partitions]
-        self._gathered = [message for message in self._gathered if (message.topic(), message.partition()) not in set(places)]
+        self._gathered = [
+            message for message in self._gathered if _gone(message) or (message.topic(), message.partition()) not in set(places)
+        ]
         try:
             self._listener.revoked(places, lost=lost)
         except MillraceError as error:
@@ -308,12 +330,18 @@ class Inputs:
 
     def _check_joined(self, places: list[Place]) -> None:
         by_topic = {name: sorted(number for topic, number in places if topic == name) for name in self._names}
-        if self._co_partitioned and len({tuple(numbers) for numbers in by_topic.values()}) > 1:
+        if self._reading.co_partitioned and len({tuple(numbers) for numbers in by_topic.values()}) > 1:
             raise NotCoPartitioned(f"joined topics were assigned apart: {by_topic}. All members of a group must be of the same version.")
 
 
 def _partitions(places: Iterable[Place]) -> list[TopicPartition]:
     return [TopicPartition(*place) for place in places]
+
+
+def _gone(message: Message) -> bool:
+    """Whether it tells that a topic is gone: what the revoke that comes of it must not hide, though it is told of a partition."""
+    error = message.error()
+    return error is not None and error.code() in GONE
 
 
 def _raise_fenced(error: KafkaError | None) -> None:

@@ -27,7 +27,10 @@ Place = tuple[str, int]
 
 
 class Start(Enum):
-    """Where a group begins on a partition: the log's start, its end, or where the ``commits`` log says that it stopped."""
+    """Where a group begins on a partition: the log's start, its end, or where the ``commits`` log says that it stopped.
+
+    In the last case not before the log's start: what it dropped meanwhile is gone.
+    """
 
     EARLIEST = "earliest"
     LATEST = "latest"
@@ -146,8 +149,9 @@ def _from_commits(settings: Settings, role: str, places: Sequence[Place], infos:
     wanted = {place: end for place, end in known.items() if end is not None}
     if not wanted:
         raise UsageError(f"the commits log has no transaction of {role} on these topics as they are now: use --to earliest or --to latest")
-    rest = [place for place in places if place not in wanted]  # nothing was ever taken from these
-    return wanted | positions(admin(settings), rest, Start.EARLIEST)
+    # Nothing was ever taken from the others. And a log may begin after the last transaction's end by now: what it dropped is gone.
+    starts = positions(admin(settings), places, Start.EARLIEST)
+    return {place: max(start, wanted.get(place, 0)) for place, start in starts.items()}
 
 
 def _alter(settings: Settings, role: str, offsets: Mapping[Place, int], infos: Mapping[str, TopicInfo], more: Mapping[str, bool]) -> None:

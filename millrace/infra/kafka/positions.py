@@ -51,8 +51,8 @@ class Remedies(Struct, frozen=True):
         """Those of a role whose transactions are on the commits log."""
         reset = f"millrace offsets reset {role}"
         return cls(
-            lost=f"Run `{reset} --to commits` to go on exactly where its last transaction ended, or for a topic that was made anew "
-            f"`{reset} --to earliest`.",
+            lost=f"Run `{reset} --to commits` to go on exactly where its last transaction ended, or with the oldest record that is left, "
+            f"or for a topic that was made anew `{reset} --to earliest`.",
             recreated=f"Run `{reset} --to earliest` once you know that nothing of the old topic is missing.",
         )
 

@@ -12,11 +12,12 @@ from msgspec import Struct
 
 from millrace.infra.kafka.answers import failed, repeated
 from millrace.infra.kafka.clients import TopicInfo, address, describe, full_name, reader
+from millrace.infra.kafka.headers import headers_of
 from millrace.infra.kafka.last import Extent, last_offsets
 from millrace.infra.kafka.scan import Scan
 from millrace.infra.settings import Settings
 from millrace.schemas.errors import Unavailable, UsageError
-from millrace.schemas.record import Record
+from millrace.schemas.record import Headers, Record
 
 ANSWER_SECONDS = 10.0
 SILENCE_SECONDS = 15.0
@@ -66,7 +67,8 @@ class Tail:
         """What is there, waiting up to ``seconds`` for the first of it; raises Unavailable for an error that does not pass by itself."""
         first = self._consumer.poll(seconds)  # ``consume`` would wait its whole time unless all it asked for came
         messages = [] if first is None else [first, *self._consumer.consume(AT_ONCE - 1, 0)]
-        return [record for message in messages if (record := self._record(message)) is not None]
+        pairs = zip(messages, headers_of(messages), strict=True)
+        return [record for message, headers in pairs if (record := self._record(message, headers)) is not None]
 
     @property
     def at_end(self) -> bool:
@@ -100,10 +102,10 @@ class Tail:
             return _before_end(settings, self._name, extents, spot.before_end)
         return {extent.partition: spot.on(extent.start, extent.end) for extent in extents}
 
-    def _record(self, message: Message) -> Record | None:
+    def _record(self, message: Message, headers: Headers | None) -> Record | None:
         error = message.error()
         if error is None:
-            return as_record(message, self._topic)
+            return as_record(message, headers, self._topic)
         if error.code() == KafkaError._PARTITION_EOF:
             self._open.discard(message.partition() or 0)
         elif not error.retriable():
@@ -139,8 +141,8 @@ def _extent(consumer: Consumer, name: str, partition: int) -> Extent:
         raise failed(error.args[0], f"telling the offsets of {name}/{partition}") from None
 
 
-def as_record(message: Message, topic: str) -> Record:
-    """A message as our record, under the topic's unprefixed name."""
+def as_record(message: Message, headers: Headers | None, topic: str) -> Record:
+    """A message with its headers as our record, under the topic's unprefixed name."""
     _, appended_ms = message.timestamp()
     return Record(
         topic=topic,
@@ -149,16 +151,9 @@ def as_record(message: Message, topic: str) -> Record:
         appended_ms=appended_ms,
         key=_bytes(message.key()),
         value=_bytes(message.value()),
-        headers=_headers(message),
+        headers=[(name, value or b"") for name, value in headers] if headers else None,
     )
 
 
 def _bytes(value: bytes | str | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
-
-
-def _headers(message: Message) -> list[tuple[str, bytes]] | None:
-    headers = message.headers()
-    if not headers:
-        return None
-    return [(name, _bytes(value) or b"") for name, value in (headers.items() if isinstance(headers, dict) else headers)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -62,6 +63,8 @@ class Transactions:
         self._open = False
         self._since: float | None = None
         self._abandoned = False
+        self._deciding = threading.Lock()
+        self._forsaken = self._commit_sent = False
 
     @property
     def stuck(self) -> bool:
@@ -73,6 +76,17 @@ class Transactions:
         """Let go of a call that does not return, from another thread: should it ever, it goes no further. Another object takes over."""
         self._abandoned = True
 
+    def forsake(self) -> bool:
+        """Have the commit under way aborted instead, from another thread: its partitions are lost. False where it was sent already.
+
+        True is certain: it will not be sent, and the call of ``commit`` raises Aborted. Once it was sent it cannot be taken back: it is
+        then for Kafka to say what became of it, and the partitions' next owner begins where that leaves the group.
+        """
+        with self._deciding:
+            self._forsaken = not self._commit_sent
+        self._at("forsaken" if self._forsaken else "too late to forsake")
+        return self._forsaken
+
     def start(self) -> None:
         """Fence whoever held this slot, and wait until its pending transaction is decided. Waits for the broker as long as it takes."""
         while self._attempt(lambda: self._producer.init_transactions(CALL_SECONDS)) is not None:
@@ -82,7 +96,7 @@ class Transactions:
         """Open a transaction, unless one is open."""
         if not self._open:
             self._call("begin", self._producer.begin_transaction)
-            self._open = True
+            self._open, self._forsaken, self._commit_sent = True, False, False
 
     def produce(
         self, topic: str, value: bytes | None, key: Any, headers: Any, partition: int = -1, delivered: Delivery | None = None
@@ -100,17 +114,22 @@ class Transactions:
             self._refuse(self._told(error), "produce")
 
     def commit(self, positions: Mapping[Place, Position], group: Any, *, flush: bool = False) -> None:
-        """Commit what was produced together with the group's positions; raises Aborted, Fenced or Stop.
+        """Commit what was produced together with the group's positions; raises Aborted (also where it was forsaken), Fenced or Stop.
 
         ``flush`` waits for delivery reports first, for a caller that needs the offsets of what it produced.
         """
         self._at("before offsets")
         offsets = [with_metadata(place, position) for place, position in positions.items()]
+        self._unless_forsaken()
         self._call("offsets", lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS))
         self._at("after offsets")
+        self._unless_forsaken()
         if flush:
             self._producer.flush(self._patience_seconds)
         self._at("before commit")
+        with self._deciding:
+            self._commit_sent = not self._forsaken
+        self._unless_forsaken()
         self._call("commit", lambda: self._producer.commit_transaction(CALL_SECONDS))
         self._open = False
         self._at("after commit")
@@ -126,6 +145,11 @@ class Transactions:
         """Abort what is open and let go of the producer."""
         self.abort()
         self._producer.close()
+
+    def _unless_forsaken(self) -> None:
+        if self._forsaken:
+            self.abort()
+            raise Aborted("its partitions were lost before it was committed")
 
     def _told(self, error: KafkaException) -> KafkaException:
         """A producer that is given a record after a fatal error says no more than that; a call about its transaction tells which it was."""
@@ -157,6 +181,8 @@ class Transactions:
             if left_seconds < 0:
                 self._replace(f"the answer to {name} stayed unknown: {unanswered.str()}")
                 raise Aborted(f"the answer to {name} stayed unknown; the producer was replaced")
+            if name == "offsets":
+                self._unless_forsaken()
             attempt += 1
             if name == "commit":
                 self._tell(CommitRepeated(attempt=attempt, code=unanswered.name()))

@@ -31,6 +31,19 @@ PASSING = frozenset(
 """What a reader meets while brokers start, move or do not answer. Only transactional calls carry flags; these are told by their codes."""
 
 
+FORBIDDEN = frozenset(
+    {
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.INVALID_COMMIT_OFFSET_SIZE,
+        KafkaError.INVALID_GROUP_ID,
+        KafkaError.OFFSET_METADATA_TOO_LARGE,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    }
+)
+"""What a commit without a transaction meets that no repeat can mend."""
+
+
 def passing(error: KafkaError) -> bool:
     """Whether the same read may succeed a moment later."""
     return not error.fatal() and (error.retriable() or error.code() in PASSING)

@@ -75,6 +75,7 @@ class Metrics:
         self.dead_letters = self._counter("millrace_dead_letters", "Records that can never be used.", "topic")
         self.held_groups = self._gauge("millrace_held_groups", "Partition groups on hold, by why.", "why")
         self.control_ignored = self._counter("millrace_control_ignored", "Control records that were ignored.", "topic")
+        self.lacking = self._gauge("millrace_control_lacking", "1 for each name on control topics that cannot be used yet.", "what")
         self.restored_records = self._counter("millrace_restored_records", "Changelog records read to restore state.", "topic")
 
     def _inference(self) -> None:

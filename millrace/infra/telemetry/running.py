@@ -185,10 +185,10 @@ class Lagging(InternalEvent):
 
 @dataclass(frozen=True, slots=True)
 class EndUnknown(InternalEvent):
-    """Kafka did not tell where a log ends: timers of its partition group, and what waits for its order, come later."""
+    """Kafka did not tell where a log ends: its lag is the last known one; timers of its group, and what waits for its order, come later."""
 
     LEVEL = Level.WARNING
-    MESSAGE = "Kafka did not tell where a log ends; its partition group's timers wait."
+    MESSAGE = "Kafka did not tell where a log ends: its lag is the last known one, and timers that need it wait."
     QUIET_SECONDS = 5.0
     topic: str
     partition: int
@@ -277,6 +277,20 @@ class ControlIgnored(InternalEvent):
 
     def count(self, metrics: Metrics) -> None:
         metrics.control_ignored(self.topic).inc()
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking(InternalEvent):
+    """What control records name and cannot be used yet, as it is now, and what is no longer among it."""
+
+    names: list[str]
+    gone: list[str]
+
+    def count(self, metrics: Metrics) -> None:
+        for name in self.gone:
+            metrics.lacking.remove(name)
+        for name in self.names:
+            metrics.lacking(name).set(1)
 
 
 @dataclass(frozen=True, slots=True)

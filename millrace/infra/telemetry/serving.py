@@ -95,6 +95,21 @@ class ModelRefused(InternalEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelMissing(InternalEvent):
+    """The bytes of a model version are missing or damaged; they are asked for again."""
+
+    LEVEL = Level.ERROR
+    MESSAGE = "The bytes of a model are missing; they are asked for again."
+    model: str
+    version: int
+    reason: str
+    retry_seconds: float
+
+    def count(self, metrics: Metrics) -> None:
+        metrics.errors("ModelMissing").inc()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRun(InternalEvent):
     """A model ran once."""
 

@@ -22,6 +22,7 @@ from millrace.schemas.errors import SettingsError
 
 Observer = Callable[[str, InternalEvent], None]
 STUCK_SECONDS = 300.0
+STILL_SECONDS = 20.0
 _observers: list[Observer] = []
 
 
@@ -41,11 +42,16 @@ class Health:
     def __init__(self, emit: Callable[[InternalEvent], None]) -> None:
         self._emit = emit
         self._reason: str | None = "starting"
+        self.detail = ""
+        """What is wrong beside readiness, e.g. one model of many that cannot be loaded; empty where nothing is."""
         self._beat: float | None = None
 
     @property
     def reason(self) -> str | None:
-        """Why the process is not ready; None while it is."""
+        """Why the process is not ready; None while it is. A loop that stands still, as in a call that is not answered, cannot tell."""
+        still = 0.0 if self._beat is None else time.monotonic() - self._beat
+        if self._reason is None and still > STILL_SECONDS:
+            return f"its loop has stood still for {still:.0f} s"
         return self._reason
 
     @property
@@ -60,6 +66,10 @@ class Health:
     def not_ready(self, reason: str) -> None:
         """The process does not do its work, for this reason."""
         self._change(reason)
+
+    def note(self, detail: str) -> None:
+        """The process does its work but for this."""
+        self.detail = detail
 
     def beat(self) -> None:
         """The loop went round."""
@@ -108,19 +118,20 @@ class Telemetry:
         return {
             "/metrics": lambda: (200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.exposition()),
             "/health/live": lambda: _answer(None if self.health.live else "the loop has not gone round for five minutes", "live"),
-            "/health/ready": lambda: _answer(self.health.reason, "ready"),
+            "/health/ready": lambda: _answer(self.health.reason, f"ready, but {self.health.detail}" if self.health.detail else "ready"),
             "/status": lambda: (200, "application/json", msgspec.json.encode(self.status())),
         }
 
     def status(self) -> dict[str, Any]:
-        """Readiness, lag in records over all partitions and the last error, for ``millrace status``."""
-        lag = sum(sample.value for family in self.metrics.registry.collect() for sample in family.samples if _is_lag(sample.name))
+        """Readiness, lag in records over all partitions (None while none is known) and the last error, for ``millrace status``."""
+        lags = [sample.value for family in self.metrics.registry.collect() for sample in family.samples if _is_lag(sample.name)]
         return {
             "worker": self.worker,
             "slot": self.slot,
             "ready": self.health.reason is None,
             "reason": self.health.reason or "",
-            "lag": int(lag),
+            "detail": self.health.detail,
+            "lag": int(sum(lags)) if lags else None,
             "last_error": self.last_error,
         }
 
@@ -163,7 +174,7 @@ def _is_lag(name: str) -> bool:
 
 
 def _answer(reason: str | None, good: str) -> tuple[int, str, bytes]:
-    return (200, "text/plain", good.encode()) if reason is None else (503, "text/plain; charset=utf-8", reason.encode())
+    return (200, "text/plain; charset=utf-8", good.encode()) if reason is None else (503, "text/plain; charset=utf-8", reason.encode())
 
 
 def _level(name: str) -> int:

@@ -110,4 +110,4 @@ def _print(answer: Prediction) -> None:
     say(f"{answer.model} version {answer.version}: {answer.status}" + (f", {answer.error}" if answer.error else ""))
     for name, value in answer.outputs.items():
         say(f"  {name} = {msgspec.json.encode(value).decode()}")
-    say(f"request {answer.request_id}, answered in {answer.latency_seconds * 1_000:.1f} ms")
+    say(f"request {answer.request_id}, taken up after {answer.latency_seconds * 1_000:.1f} ms")
