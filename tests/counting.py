@@ -40,6 +40,10 @@ class CountingJoin:
         """There is nothing to know."""
         return False
 
+    def settle(self) -> dict[str, str]:
+        """Nothing is lacking."""
+        return {}
+
     def process(self, batch: Batch, store: Store) -> Iterator[Emit | Refused]:
         """Match each record with the other side, after the timers that were due before it."""
         for record in batch.records:

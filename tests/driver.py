@@ -150,6 +150,7 @@ class Driver:
     def poll(self, records: int = 1 << 30, *, tick: bool = True) -> int:
         """Poll once, at most so many records of each partition, and process them; how many there were."""
         taken = {number: self._take(number, records) for number in range(self.log.partitions)}
+        self.step.settle()
         if self.stateless:
             self._call(WHOLE, [record for group in taken.values() for record in group], None)
         for number, group in taken.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from millrace.schemas.errors import NotNow
@@ -16,12 +17,13 @@ from millrace.streams.step import Batch, Facts, Store
 
 ROLE = "inference"
 """The owner of ``requests``: it alone may dead-letter what cannot be decoded."""
-REFUSE, RAISE, OVERSIZED = "refuse", "raise", "oversized"
+REFUSE, RAISE, OVERSIZED, SLOW = "refuse", "raise", "oversized", "slow"
 WAIT_SECONDS = 0.1
+SLOW_SECONDS = 5.0
 
 
 class Echo:
-    """Answer each request; its context may say ``{"do": "refuse" | "raise" | "oversized"}``, or ``{"needs": EXPERIMENT}``.
+    """Answer each request; its context may say ``{"do": "refuse" | "raise" | "oversized" | "slow"}``, or ``{"needs": EXPERIMENT}``.
 
     A poll that needs an experiment of which no version is known yet is not answered now.
     """
@@ -33,6 +35,10 @@ class Echo:
         """Take the next version of an experiment."""
         return self._plans.offer(record.event)
 
+    def settle(self) -> dict[str, str]:
+        """Nothing is lacking."""
+        return {}
+
     def process(self, batch: Batch, store: Store) -> Iterator[Emit | Refused]:
         """Answer in the order of the requests."""
         for record in batch.records:
@@ -42,6 +48,8 @@ class Echo:
                 raise NotNow(f"experiment {needed} is not known yet", WAIT_SECONDS)
             if word == RAISE:
                 raise ValueError(f"{record.place} says so")
+            if word == SLOW:
+                time.sleep(SLOW_SECONDS)
             if word == REFUSE:
                 yield Refused(record, "$.context.do: it says so")
             else:

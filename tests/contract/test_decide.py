@@ -46,6 +46,7 @@ def make() -> Decide:
     step = Decide(MemoryModels(nan_where(0, 13.0)), DecideSettings(batch_records=3, recording=Recording.parse("0.5")))
     for event in EVENTS:
         step.observe(control(event))
+    step.settle()
     return step
 
 

@@ -1,15 +1,19 @@
-"""The contract of a step (``millrace/streams/step.py``), asked of every step. A new one enrols itself by a line in ``STEPS``."""
+"""The contract of a step (``millrace/streams/step.py``), asked of every step. One that has no line in ``STEPS`` fails a test."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import pytest
 
+import millrace.streams
 from millrace.schemas.errors import NotNow
 from millrace.schemas.record import Emit, Format, Record
 from millrace.schemas.topics import REQUESTS, Topic
@@ -74,6 +78,7 @@ def decide() -> Decide:
     step = Decide(MemoryModels(), DecideSettings(batch_records=3))
     for event in (manifest(defaults={"b": 0.5}), manifest(version=2), route(serves=((1, 3.0), (2, 1.0))), plan("all")):
         step.observe(control(event))
+    step.settle()
     return step
 
 
@@ -95,6 +100,27 @@ def stripped(value: bytes, varying: frozenset[str]) -> Any:
     if not varying or not value.startswith(b"{"):
         return value
     return {name: field for name, field in msgspec.json.decode(value).items() if name not in varying}
+
+
+CALLS = ("observe", "process", "tick")
+
+
+def classes() -> Iterator[type]:
+    """All classes that ``streams`` defines."""
+    for found in pkgutil.walk_packages(millrace.streams.__path__, "millrace.streams."):
+        module = importlib.import_module(found.name)
+        yield from (kind for _, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__)
+
+
+def is_step(kind: type) -> bool:
+    """Whether it has what the runner calls: the protocol itself is none."""
+    return kind is not Step and all(callable(getattr(kind, name, None)) for name in CALLS)
+
+
+def test_every_step_is_enrolled() -> None:
+    steps = {kind for kind in classes() if is_step(kind)}
+    assert Decide in steps
+    assert steps - {type(case.make()) for case in STEPS} == set()
 
 
 @EACH

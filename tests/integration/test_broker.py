@@ -33,7 +33,7 @@ def read(broker: Broker, topic: str, count: int) -> list[bytes]:
     )
     consumer.subscribe([topic])
     values: list[bytes] = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(values) < count and time.monotonic() < deadline:
         values += [value for message in consumer.consume(count, 0.2) if isinstance(value := message.value(), bytes)]
     consumer.close()
@@ -73,7 +73,7 @@ def test_acknowledged_records_survive(broker: Broker, end: str) -> None:
     producer = Producer({"bootstrap.servers": broker.address, "acks": "all", "log_level": 0})
     for number in range(100):
         producer.produce(topic, b"%d" % number)
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
     getattr(broker, end)()
     broker.start()
     assert read(broker, topic, 100) == [b"%d" % number for number in range(100)]
@@ -83,14 +83,14 @@ def test_an_open_transaction_is_fenced_by_its_successor_and_never_seen(broker: B
     topic = make_topic(broker)
     config = {"bootstrap.servers": broker.address, "transactional.id": topic, "log_level": 0}
     dead, successor = Producer(config), Producer(config)
-    dead.init_transactions(20)
+    dead.init_transactions(60)
     dead.begin_transaction()
     dead.produce(topic, b"never")
-    dead.flush(10)
-    successor.init_transactions(20)
+    assert dead.flush(60) == 0
+    successor.init_transactions(60)
     successor.begin_transaction()
     successor.produce(topic, b"committed")
-    successor.commit_transaction(20)
+    successor.commit_transaction(60)
     assert read(broker, topic, 1) == [b"committed"]
 
 
@@ -123,15 +123,17 @@ class Committing:
         self._producer = Producer(self.config)
         self._topic = topic
         self._thread = threading.Thread(target=self._run, name="committing")
+        self._ended = threading.Event()
         self.acknowledged: list[int] = []
 
     def __enter__(self) -> Committing:
-        self._producer.init_transactions(20)
+        self._producer.init_transactions(60)
         self._thread.start()
         wait_until(lambda: len(self.acknowledged) >= 50, 60, "transactions")
         return self
 
     def __exit__(self, *raised: object) -> None:
+        self._ended.set()
         self._thread.join()
         self._producer.purge()
 
@@ -142,8 +144,19 @@ class Committing:
                 self._producer.begin_transaction()
                 for partition in range(PARTITIONS):
                     self._producer.produce(self._topic, b"%d" % number, partition=partition)
-                self._producer.commit_transaction(2)
+                self._commit()
                 self.acknowledged.append(number)
+
+    def _commit(self) -> None:
+        """Repeated while the answer does not come: a broker that is slow has not ended."""
+        while True:
+            try:
+                self._producer.commit_transaction(2)
+            except KafkaException as error:
+                if self._ended.is_set() or not error.args[0].retriable():
+                    raise
+            else:
+                return
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])

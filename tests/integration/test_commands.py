@@ -117,11 +117,19 @@ def test_produce_and_tail_in_both_formats(prefix: str) -> None:
 
 
 def test_tail_follows_what_comes_until_it_has_enough(prefix: str, settings: Settings) -> None:
-    later = threading.Timer(1.0, publish, (settings, [Outgoing("requests", b"k", b'{"id":"late","unit_id":"u"}')]))
+    ended = threading.Event()
+
+    def again() -> None:
+        """Until it is seen: nobody says when the tail has found the log's end."""
+        while not ended.wait(0.2):
+            publish(settings, [Outgoing("requests", b"k", b'{"id":"late","unit_id":"u"}')])
+
+    later = threading.Thread(target=again)
     later.start()
     try:
         seen = run("topics", "tail", "requests", "--from", "latest", "--follow", "--max", "1", "--json")
     finally:
+        ended.set()
         later.join()
     assert json.loads(seen)["value"]["id"] == "late"
 

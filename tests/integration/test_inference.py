@@ -37,7 +37,7 @@ INFERENCE = Bench(
     "inference", "inference", (REQUESTS,), PREDICTIONS, lambda: decide(MemoryModels()), (EXPERIMENTS, MODELS, ROUTES), stateless=True
 )
 SMALL, LARGE = (2, 4, 1), (2, 2_000, 500, 1)
-ANSWER_SECONDS = 30.0
+ANSWER_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -124,6 +124,16 @@ def steady(client: Client, started: list[int]) -> Iterator[None]:
         client.flush()
 
 
+@contextmanager
+def out_of_reach(settings: Settings, version: ModelVersion) -> Iterator[None]:
+    """The bytes of a version, which lie in the store of objects, cannot be had while the block lasts."""
+    assert not version.data
+    (stored,) = settings.objects_folder.rglob(version.digest)
+    away = stored.rename(stored.with_suffix(".away"))
+    yield
+    away.rename(stored)
+
+
 def test_what_any_client_publishes_is_assigned_and_answered(rig: Rig) -> None:
     settings, client = rig.settings, Client(rig.settings)
     add(settings, 1)
@@ -139,7 +149,8 @@ def test_what_any_client_publishes_is_assigned_and_answered(rig: Rig) -> None:
     for poison in (b"not json", b'{"id":"x","unit_id":"u","model":"m","features":{"f0":"1","f1":2}}', b'{"id":"","unit_id":"u"}'):
         client.send(poison)
     client.flush()
-    with worker(rig):
+    with worker(rig) as process:
+        process.wait_for("Assigned")
         predictions = {one.request_id: one for one in answered(settings, 5)}
         letters = answered(settings, 3, DEAD_LETTERS)
         assignments = {one.request_id: one for one in answered(settings, 6, ASSIGNMENTS)}
@@ -171,17 +182,22 @@ def test_a_new_version_is_taken_up_under_load_without_a_pause_or_a_mixture(rig: 
     add(settings, 1)
     experiment(settings)
     with worker(rig) as process, steady(client, sent):
+        process.wait_for("Assigned")
         answered(settings, 50)
         assert add(settings, 2, LARGE) == 2
-        assert not Control[ModelVersion](settings, MODELS).of("m")[-1].data
-        serve(settings, 2)
+        with out_of_reach(settings, Control[ModelVersion](settings, MODELS).of("m")[-1]):
+            serve(settings, 2)
+            process.wait_for("ModelMissing")
+            answered(settings, len(events(settings, PREDICTIONS)) + 50)
+            assert not process.events("ModelUnloaded")
         process.wait_for("ModelUnloaded")
         time.sleep(0.5)
         serve(settings, 1, shadows=(2,))
         process.wait_for("ModelLoaded", 3)
         time.sleep(0.5)
         ended = datetime.now(UTC)
-    with worker(rig):
+    with worker(rig) as rest:
+        rest.wait_for("Assigned")
         wait_until(lambda: len({one.request_id for one in events(settings, PREDICTIONS)}) == sent[0], ANSWER_SECONDS, "all are answered")
     predictions = events(settings, PREDICTIONS)
     primary = [one for one in predictions if not one.shadow]
@@ -192,7 +208,7 @@ def test_a_new_version_is_taken_up_under_load_without_a_pause_or_a_mixture(rig: 
     changes = [now for (_, was), (_, now) in itertools.pairwise(by_time) if was != now]
     assert changes == [2, 1]
     under_load = [time for time, _ in by_time if time < ended]  # what was left is answered after the next worker's start
-    assert max((b - a).total_seconds() for a, b in itertools.pairwise(under_load)) < 2
+    assert max((b - a).total_seconds() for a, b in itertools.pairwise(under_load)) < 10
 
 
 def test_a_model_that_cannot_be_used_is_told_in_each_answer(rig: Rig) -> None:
@@ -203,6 +219,7 @@ def test_a_model_that_cannot_be_used_is_told_in_each_answer(rig: Rig) -> None:
     client.least(1)
     client.flush()
     with worker(rig) as process:
+        process.wait_for("Assigned")
         (prediction,) = answered(settings, 1)
         process.wait_for("ModelRefused")
     assert prediction.status.value == "error"

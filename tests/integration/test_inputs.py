@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError
 
-from millrace.infra.kafka.clients import Slot
-from millrace.infra.kafka.inputs import Inputs
-from millrace.infra.kafka.positions import Place, Position
+from millrace.infra.kafka.clients import Slot, full_name
+from millrace.infra.kafka.inputs import GONE, Inputs
+from millrace.infra.kafka.positions import Metadata, Place, Position
+from millrace.schemas.errors import Stop, TopicRecreated
 from millrace.schemas.topics import REQUESTS
-from tests.integration.harness import ECHO, Publisher, Rig
+from tests.integration.harness import ECHO, Publisher, Rig, delete_topic
 from tests.stack import Broker
 
 
@@ -32,7 +34,7 @@ class Told:
 
 @pytest.fixture
 def rig(broker: Broker, tmp_path: Path) -> Rig:
-    return Rig.on(broker, tmp_path, ECHO, session_timeout_seconds=2.0).provision()
+    return Rig.on(broker, tmp_path, ECHO, session_timeout_seconds=10.0).provision()
 
 
 @contextmanager
@@ -55,6 +57,29 @@ def poll(inputs: list[Inputs], records: int, told: Told, assignments: int) -> se
         for other in inputs[1:]:
             other.poll(100, 0.05, 0.0)
     return set(seen)
+
+
+def test_a_commit_that_no_repeat_can_mend_stops(rig: Rig) -> None:
+    told = Told()
+    with member(rig, 0, told) as inputs:
+        poll([inputs], 0, told, 1)
+        place = told.assignments[0][0]
+        assert inputs.commit({place: Position(0, Metadata("a"))}) == {place}
+        with pytest.raises(Stop, match="takes no commit"):
+            inputs.commit({place: Position(0, Metadata("a" * 5_000))})
+
+
+def test_a_topic_that_is_said_to_be_gone_is_asked_for(rig: Rig) -> None:
+    """A broker may not have heard of a topic yet, which is no reason to stop; where it is gone, the command is named."""
+    told, quick = Told(), rig.tree["kafka"] | {"client": {"topic.metadata.refresh.interval.ms": 1_000}}
+    with member(rig.at(kafka=quick), 0, told) as inputs:
+        inputs._raise(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), "a topic of which nothing was read")
+        poll([inputs], 0, told, 1)
+        for code in GONE:
+            inputs._raise(KafkaError(code), "a topic that is still there")
+        delete_topic(rig.settings, full_name(rig.settings, REQUESTS))
+        with pytest.raises(TopicRecreated, match=f"`millrace offsets reset {ECHO.role} --to earliest`"):
+            poll([inputs], 1, told, 1)
 
 
 def test_what_was_paused_before_a_rebalance_is_read_after_it(rig: Rig) -> None:

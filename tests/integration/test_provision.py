@@ -20,7 +20,7 @@ from millrace.schemas.errors import OffsetsLost, SettingsError, UsageError
 from millrace.schemas.event import from_ms
 from millrace.schemas.topics import ALLOWANCES, COMMITS, READERS, REQUESTS, TOPICS
 from millrace.schemas.wire import codec
-from tests.stack import Broker
+from tests.stack import Broker, wait_until
 
 SMALL = Wanted(topics=(REQUESTS, COMMITS, ALLOWANCES), readers={"inference": (REQUESTS,)}, changelogs=("joiner-changelog",))
 
@@ -41,7 +41,7 @@ def member(settings: Settings) -> Iterator[Consumer]:
         {"bootstrap.servers": settings.kafka.address, "group.id": f"{settings.topic_prefix}inference", "enable.auto.commit": False}
     )
     consumer.subscribe([clients.full_name(settings, REQUESTS)])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not consumer.assignment() and time.monotonic() < deadline:
         consumer.poll(0.1)
     assert consumer.assignment()
@@ -130,6 +130,8 @@ def test_reset_refuses_a_group_with_live_members(settings: Settings, request: py
     with pytest.raises(UsageError, match="stop its workers"):
         offsets.reset(settings, "inference", [settings.topic_prefix + "requests"], Start.EARLIEST)
     member.close()
+    group, client = f"{settings.topic_prefix}inference", clients.admin(settings)
+    wait_until(lambda: not client.describe_consumer_groups([group])[group].result(10).members, 60, "the member has left")
     assert set(offsets.reset(settings, "inference", [settings.topic_prefix + "requests"], Start.EARLIEST).values()) == {0}
     assert committed(settings, "inference", "requests")[0][1]["reset"] is True
 

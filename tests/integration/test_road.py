@@ -24,6 +24,8 @@ from tests.stack import Broker, ClickHouse, claim_base, wait_until
 
 POINTS = ("before produce", "after produce", "before offsets", "after offsets", "before commit", "after commit")
 
+pytestmark = pytest.mark.timeout(900)
+
 
 def both(road: Road, stack: ExitStack) -> tuple[WorkerProcess, WorkerProcess]:
     """Inference and archiver, both at work."""
@@ -55,7 +57,7 @@ def test_killed_at_each_point_and_at_random_under_load(broker: Broker, clickhous
         killed(road, 3, seed=1)
     with road.inference(), road.archiver():
         road.holds()
-        assert len(commits(road.settings)) > 5 * len(POINTS)
+        assert len(commits(road.settings)) >= 4 * len(POINTS)  # what dies in its fifth turn has committed four
 
 
 @pytest.mark.slow
@@ -65,12 +67,12 @@ def test_killed_at_random_many_times(broker: Broker, clickhouse: ClickHouse, tmp
     with road.traffic.flowing():
         killed(road, 30, seed=2)
     with road.inference(), road.archiver():
-        road.holds(180)
+        road.holds()
 
 
 def test_slots_change_hands_under_load(broker: Broker, clickhouse: ClickHouse, tmp_path: Path) -> None:
     """A zombie beside its successor; a second slot that comes and goes; new versions under way; all asked to end, and begun again."""
-    road = Road(broker, clickhouse, tmp_path, inference_session_seconds=3.0)
+    road = Road(broker, clickhouse, tmp_path, inference_session_seconds=3.0, commit_patience_seconds=30.0)
     with road.archiver() as archiver:
         with road.inference("before commit", 5, "stop") as zombie:
             with road.traffic.flowing():
@@ -143,7 +145,8 @@ def versions_switch_once(road: Road) -> None:
 
 
 def test_the_broker_and_then_clickhouse_go_away_under_load(broker: Broker, clickhouse: ClickHouse, tmp_path: Path) -> None:
-    road = Road(broker, clickhouse, tmp_path)
+    """No transaction runs out, however long a restart takes on a slow machine: the worker would be told that it was fenced, and end."""
+    road = Road(broker, clickhouse, tmp_path, transaction_timeout_seconds=120.0)
     with ExitStack() as stack:
         workers = both(road, stack)
         with road.traffic.flowing():
@@ -152,7 +155,7 @@ def test_the_broker_and_then_clickhouse_go_away_under_load(broker: Broker, click
             road.traffic.reach(300)
             goes_away(road, clickhouse, workers[1], 10)
             road.traffic.reach(300)
-        road.holds(120)
+        road.holds()
         assert [worker.failures for worker in workers] == [[], []]
         for worker in workers:
             worker.drain()
@@ -167,7 +170,7 @@ def test_clickhouse_is_down_for_minutes(broker: Broker, clickhouse: ClickHouse, 
         with road.traffic.flowing():
             road.traffic.reach(300)
             goes_away(road, clickhouse, workers[1], 120)
-        road.holds(180)
+        road.holds()
         assert [worker.failures for worker in workers] == [[], []]
 
 
@@ -183,7 +186,7 @@ def test_the_broker_crashes_again_and_again(broker: Broker, clickhouse: ClickHou
                 broker.kill()
                 pause(2)
                 broker.start()
-        road.holds(180)
+        road.holds()
         assert set(inference.failures) <= {"Fenced", "Unavailable"}
 
 
@@ -204,7 +207,8 @@ def goes_away(road: Road, clickhouse: ClickHouse, archiver: WorkerProcess, secon
 def test_what_is_wrong_late_or_sent_twice_is_told_apart(broker: Broker, clickhouse: ClickHouse, tmp_path: Path) -> None:
     """Every kind of poison among one hundred requests each; and what is late costs no model run."""
     port = claim_base()
-    road = Road(broker, clickhouse, tmp_path, telemetry_port=port)
+    # Patient: a transaction whose answer is not waited for is run again, and each of its rows with it.
+    road = Road(broker, clickhouse, tmp_path, telemetry_port=port, commit_patience_seconds=30.0)
     with road.inference() as inference, road.archiver() as archiver:
         road.traffic.burst(100 * len(POISONS) + 100)
         road.holds()

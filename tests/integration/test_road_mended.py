@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from confluent_kafka.admin import AdminClient
+import pytest
 
 from millrace.infra.kafka.clients import admin, full_name, group_name
 from millrace.infra.kafka.provision import Wanted, provision
 from millrace.schemas.topics import REQUESTS, TOPICS
-from tests.integration.harness import WorkerProcess
+from tests.integration.harness import WorkerProcess, delete_topic
 from tests.integration.harness.publish import pause
 from tests.integration.harness.readback import letters
 from tests.integration.road import PARTITIONS, Kind, Road, of_kinds
@@ -17,6 +17,8 @@ from tests.stack import Broker, ClickHouse, wait_until
 
 SESSION_SECONDS = 1.0
 CAP = 10
+
+pytestmark = pytest.mark.timeout(900)
 
 
 def ends_as(worker: WorkerProcess, *errors: str) -> str:
@@ -35,15 +37,13 @@ def lose_offsets(road: Road, role: str) -> None:
         (future,) = client.delete_consumer_groups([group]).values()
         return future.exception() is None
 
-    wait_until(deleted, 20, f"group {group} deleted")
+    wait_until(deleted, 60, f"group {group} deleted")
 
 
 def make_anew(road: Road) -> None:
     """Delete ``requests`` and make it again, as a tool that knows nothing of groups would."""
-    client: AdminClient = admin(road.settings)
-    for future in client.delete_topics([full_name(road.settings, REQUESTS)]).values():
-        future.result()
-    wait_until(lambda: bool(provision(road.settings, Wanted(topics=TOPICS, readers={}))), 20, "the topic made again")
+    delete_topic(road.settings, full_name(road.settings, REQUESTS))
+    wait_until(lambda: bool(provision(road.settings, Wanted(topics=TOPICS, readers={}))), 60, "the topic made again")
     road.traffic.renew(road.settings)
 
 
@@ -95,7 +95,7 @@ def held_at_cap(road: Road, inference: WorkerProcess) -> None:
     """Both partitions are held with as many dead letters as the cap lets pass, and no more come; the worker names the command."""
     command = "`millrace dead-letters allow inference`"
     wait_until(lambda: any(command in held["reason"] for held in inference.events("Held")), 60, f"held, naming {command}")
-    wait_until(lambda: len(letters(road.settings)) == CAP * PARTITIONS, 30, "each partition at its cap")
+    wait_until(lambda: len(letters(road.settings)) == CAP * PARTITIONS, 60, "each partition at its cap")
     pause(0.3)
     assert len(letters(road.settings)) == CAP * PARTITIONS
 
@@ -117,7 +117,7 @@ def test_a_topic_made_anew_stops_both_workers_until_the_commands_that_they_name_
         road.holds()
         make_anew(road)
         for role, worker in (("inference", inference), ("archiver", archiver)):
-            assert f"`millrace offsets reset {role} --to earliest`" in ends_as(worker, "TopicRecreated")
+            assert f"`millrace offsets reset {role} --to earliest`" in ends_as(worker, "OffsetsLost", "TopicRecreated")
     goes_on(road)
     make_anew(road)
     with road.inference() as inference, road.archiver() as archiver:

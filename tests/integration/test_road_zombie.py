@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from millrace.infra.kafka.transaction import CALL_SECONDS
 from tests.integration.harness import Supervised
 from tests.integration.harness.publish import pause
@@ -13,6 +15,8 @@ from tests.stack import Broker, ClickHouse, wait_until
 
 POINT = "before commit"
 SESSION_SECONDS = 1.0
+
+pytestmark = pytest.mark.timeout(900)
 FROZEN_SECONDS = CALL_SECONDS + 0.5
 
 

@@ -29,11 +29,11 @@ TIMEOUTS = 20
 def assignments_alone(rig: Rig, publisher: Publisher) -> None:
     """Assignments that wait for a prediction, in a transaction: each log ends with a marker, of which only its end tells."""
     transactional = Producer({"bootstrap.servers": rig.settings.kafka.address, "transactional.id": f"test-{uuid.uuid4().hex}"})
-    transactional.init_transactions(20)
+    transactional.init_transactions(60)
     transactional.begin_transaction()
     for number in range(1_000, 1_000 + TIMEOUTS):
         publisher.send(ASSIGNMENTS.name, assignment(number, publisher.unit(number)), transactional)
-    transactional.commit_transaction(20)
+    transactional.commit_transaction(60)
 
 
 def timed_out(rig: Rig) -> bool:
@@ -46,7 +46,7 @@ def test_ticks_are_due_where_only_ends_are_read(broker: Broker, tmp_path: Path) 
     with Publisher(rig) as publisher, InThread(rig) as worker:
         publisher.aborted_burst(TIMEOUTS)
         assignments_alone(rig, publisher)
-        wait_until(lambda: timed_out(rig), 20, "timeouts of all assignments")
+        wait_until(lambda: timed_out(rig), 60, "timeouts of all assignments")
         settled(rig)
         assert {topic for polled in worker.seen(Polled) for topic in polled.records} == {ASSIGNMENTS.name}
     assert check(gather(rig, publisher)) == []
@@ -73,7 +73,7 @@ def test_an_end_that_is_not_told_is_told_of_and_asked_for_again(broker: Broker, 
         labels = {"worker": "counter", "slot": "counter-0", "topic": ASSIGNMENTS.name}
         assert (value("millrace_ends_unknown_total", labels) or 0) >= 4
         monkeypatch.undo()
-        wait_until(lambda: timed_out(rig), 20, "timeouts of all assignments")
+        wait_until(lambda: timed_out(rig), 60, "timeouts of all assignments")
     assert check(gather(rig, publisher)) == []
 
 
@@ -123,15 +123,20 @@ def test_a_fenced_member_that_goes_back_says_that_it_was_fenced(broker: Broker, 
             inputs.poll(1, 0.05, 0.0)
             return len(inputs.owned) == 2
 
-        wait_until(assigned, 20, "both partitions")
+        wait_until(assigned, 60, "both partitions")
         return inputs
 
     zombie = joined()
     successor = joined()
+
+    def went_back_in_vain() -> bool:
+        """A heartbeat has to be refused first: until then it may go back, again and again, as far as it knows."""
+        zombie.rewind(dict.fromkeys(zombie.owned, 0))
+        return False
+
     try:
-        pause(1.5)  # by then a heartbeat was refused
         with pytest.raises(Fenced, match="another process joined the group in this slot"):
-            zombie.rewind(dict.fromkeys(zombie.owned, 0))
+            wait_until(went_back_in_vain, 60, "the zombie is told that it was fenced")
     finally:
         zombie.close()
         successor.close()
@@ -139,8 +144,8 @@ def test_a_fenced_member_that_goes_back_says_that_it_was_fenced(broker: Broker, 
 
 @contextmanager
 def stranger(rig: Rig) -> Iterator[None]:
-    """A member of the same group that reads one of its two topics, as a worker of another version might."""
-    ended = threading.Event()
+    """A member of the same group that reads one of its two topics, as a worker of another version might; it is in the group by now."""
+    ended, joined = threading.Event(), threading.Event()
     consumer = Consumer(
         {
             "bootstrap.servers": rig.settings.kafka.address,
@@ -149,7 +154,7 @@ def stranger(rig: Rig) -> Iterator[None]:
             "session.timeout.ms": 6_000,
         }
     )
-    consumer.subscribe([full_name(rig.settings, ASSIGNMENTS)])
+    consumer.subscribe([full_name(rig.settings, ASSIGNMENTS)], on_assign=lambda *_: joined.set())
 
     def poll() -> None:
         while not ended.is_set():
@@ -158,6 +163,7 @@ def stranger(rig: Rig) -> Iterator[None]:
     thread = threading.Thread(target=poll, name="stranger")
     thread.start()
     try:
+        assert joined.wait(60), "the stranger is in the group"
         yield
     finally:
         ended.set()
@@ -179,7 +185,8 @@ def test_joined_topics_that_are_assigned_apart(broker: Broker, tmp_path: Path) -
 
 def test_a_revoke_that_meets_no_answer_stops_at_its_deadline(broker: Broker, tmp_path: Path) -> None:
     """A second worker waits for its share when a commit of the first hangs: the first ends, and what hung is told to the next owner."""
-    rig = Rig.on(broker, tmp_path, ECHO, revoke_deadline_seconds=0.5, gather_seconds=0.5, idle_seconds=1.0, session_timeout_seconds=2.0)
+    # The first one's next poll must meet the revoke: it waits long, and an end of a log was read beside the one record before it.
+    rig = Rig.on(broker, tmp_path, ECHO, revoke_deadline_seconds=0.5, gather_seconds=0.5, idle_seconds=30.0, session_timeout_seconds=10.0)
     began, joining, answered = threading.Event(), threading.Event(), threading.Event()
     waits_at = {"before produce": joining, "before commit": answered}
 
@@ -195,21 +202,20 @@ def test_a_revoke_that_meets_no_answer_stops_at_its_deadline(broker: Broker, tmp
         stack.callback(joining.set)
         first.wait_for(Assigned)
         unit = next(unit for unit in map(publisher.unit, range(17)) if publisher.partition(unit) == 1)  # the second one's share
-        for number in range(50):
-            publisher.send(REQUESTS.name, request(number, unit))
+        publisher.send(REQUESTS.name, request(0, unit))
         publisher.flush()
         assert began.wait(60), "the first one has a turn under way"
         quick = rig.at(ordinal=1, runner=rig.tree["runner"] | {"gather_seconds": 0.005, "idle_seconds": 0.05})
         second = stack.enter_context(WorkerProcess(quick))
-        wait_until(lambda: rebalancing(rig), 20, "the group waits for its first member")
-        pause(1.0)  # by then a heartbeat has told the first one
+        wait_until(lambda: rebalancing(rig), 60, "the group waits for its first member")
+        pause(5.0)  # several heartbeats: by then one has told the first one, whose next poll learns it whatever else stands in its queue
         joining.set()
         error = first.error()
         assert isinstance(error, Stop)
         assert str(error) == "the commit was not answered within the revoke deadline; the next owner resolves it"
         assert outputs(rig) == []
         answered.set()
-        settled(rig, second)
+        settled(rig, second, 120)
         second.drain()
         assert check(gather(rig, publisher)) == []
 

@@ -25,7 +25,7 @@ def test_killed_at_each_point(broker: Broker, tmp_path: Path, bench: Bench) -> N
                 assert worker.wait() == -9
         publisher.stop()
         with WorkerProcess(rig) as worker:
-            settled(rig, worker)
+            settled(rig, worker, 120)
             worker.drain()
         assert check(gather(rig, publisher)) == []
 
@@ -42,7 +42,7 @@ def killed_at_random(broker: Broker, folder: Path, bench: Bench, kills: int, rec
                 worker.kill()
         publisher.stop()
         with WorkerProcess(rig) as worker:
-            settled(rig, worker, 60)
+            settled(rig, worker, 120)
             worker.drain()
         assert check(gather(rig, publisher)) == []
 
@@ -70,7 +70,7 @@ def test_killed_at_each_point_again_and_again(broker: Broker, tmp_path: Path, be
                 assert worker.wait() == -9
         publisher.stop()
         with WorkerProcess(rig) as worker:
-            settled(rig, worker, 60)
+            settled(rig, worker, 120)
             worker.drain()
         assert check(gather(rig, publisher)) == []
 

@@ -38,8 +38,9 @@ def bye(*_):
 signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "deaf" else bye)
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps({"lag": 12, "last_error": ""}).encode()
-        self.send_response(503 if mode == "busy" else 200)
+        reason = {"busy": "starting", "held": "partition group 1 is held"}.get(mode, "")
+        body = json.dumps({"lag": 12, "last_error": "", "reason": reason}).encode()
+        self.send_response(503 if reason and self.path == "/health/ready" else 200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -112,8 +113,15 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench.end()
 
 
+def rows(bench: Bench) -> list[tuple[str, str, str]]:
+    """Name, state and last error, as ``millrace status`` tells them."""
+    found, _ = status(Settings(stack=StackSettings(data=str(bench.folder))))
+    return [(row.name, row.state, row.last_error) for row in found.processes]
+
+
 def test_stages_start_in_order_and_stop_in_reverse(bench: Bench) -> None:
-    bench.run([bench.child("place-0", "good")], [bench.child("worker-1", "good"), bench.child("worker-2", "good")])
+    place, *workers = (bench.child(name, "good", stop_seconds=60) for name in ("place-0", "worker-1", "worker-2"))
+    bench.run([place], workers)
     wait_until(bench.settled, 60, "all ready")
     created = {name: entry.identity.created for name, entry in bench.entries().items() if entry.identity}
     assert created["place-0"] < min(created["worker-1"], created["worker-2"])
@@ -137,7 +145,9 @@ def test_a_killed_child_is_started_again_and_counted(bench: Bench) -> None:
 def test_status_tells_lag_uptime_and_last_error(bench: Bench) -> None:
     bench.run([bench.child("worker-0", "good")])
     wait_until(bench.settled, 60, "ready")
-    found, verdict = status(Settings(stack=StackSettings(data=str(bench.folder))))
+    settings = Settings(stack=StackSettings(data=str(bench.folder)))
+    wait_until(lambda: (status(settings)[0].processes[0].state, status(settings)[0].processes[0].lag) == ("ready", 12), 60, "it is told")
+    found, verdict = status(settings)
     row = found.processes[0]
     assert verdict is Verdict.GOOD
     assert (row.name, row.role, row.pid, row.state, row.lag) == ("worker-0", "worker", bench.pid("worker-0"), "ready", 12)
@@ -170,6 +180,16 @@ def test_a_child_that_is_never_ready_is_waited_for_so_long(bench: Bench) -> None
     wait_until(bench.settled, 60, "settled")
     assert bench.late == [["worker-0"]]
     assert bench.entries()["worker-0"].state == "starting"
+    assert rows(bench) == [("worker-0", "starting", "starting")]
+
+
+def test_a_child_that_says_what_it_waits_for_is_not_ready_rather_than_starting(bench: Bench) -> None:
+    """As a worker that was started again while a partition of its is held."""
+    bench.run([bench.child("worker-0", "held")], seconds=1.0)
+    wait_until(bench.settled, 60, "settled")
+    assert rows(bench) == [("worker-0", "not-ready", "partition group 1 is held")]
+    _, verdict = status(Settings(stack=StackSettings(data=str(bench.folder))))
+    assert verdict is Verdict.PROBLEMS
 
 
 def test_a_full_disk_does_not_end_the_stack(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

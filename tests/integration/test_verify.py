@@ -6,21 +6,30 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported, not in its __all__
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+from msgspec.structs import replace
 
 from millrace.infra.clickhouse.client import Client
+from millrace.infra.clickhouse.store import Store
 from millrace.infra.kafka.clients import describe, full_name
 from millrace.infra.kafka.scan import Chunk, Dropped, Scan
 from millrace.infra.kafka.whole import read_whole
-from millrace.schemas.topics import OUTCOMES, REQUESTS
-from millrace.workers.verify import Checked, verify
+from millrace.schemas.topics import ALLOWANCES, OUTCOMES, REQUESTS, Kind
+from millrace.workers.verify import Checked, Comparison, verify
 from tests.integration.archive import Load, archive_rig, archiver, settle
 from tests.integration.harness.rig import Rig
-from tests.stack import Broker, ClickHouse
+from tests.stack import Broker, ClickHouse, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +97,49 @@ def test_rows_that_the_log_no_longer_has_are_not_judged(rig: Rig, broker: Broker
     found = next(one for one in verify(rig.settings, 0).partitions if (one.topic, one.partition) == ("outcomes", 0))
     assert found.start == 100
     assert found.clean
+
+
+def configure(client: AdminClient, kind: ResourceType, name: str, **values: object) -> None:
+    """Set configuration keys, written with underscores."""
+    entries = [ConfigEntry(key.replace("_", "."), str(value), incremental_operation=AlterConfigOpType.SET) for key, value in values.items()]
+    resource = ConfigResource(kind, name, incremental_configs=entries)
+    client.incremental_alter_configs([resource])[resource].result(10)
+
+
+def compact(broker: Broker, scan: Scan, topic: str, records: int) -> None:
+    """Let the broker compact partition 0 of a topic that has so many records, and wait until fewer are left."""
+    client, producer = AdminClient({"bootstrap.servers": broker.address}), Producer({"bootstrap.servers": broker.address})
+    (node,) = client.list_topics(timeout=10).brokers
+    configure(client, ResourceType.BROKER, str(node), log_cleaner_backoff_ms=100)
+    configure(client, ResourceType.TOPIC, topic, cleanup_policy="compact", segment_ms=100, min_cleanable_dirty_ratio=0)
+    producer.produce(topic, b"{}", b"begins a new segment: the one before may be compacted", 0)
+    producer.flush(10)
+    span = {(topic, 0): (0, records)}
+    wait_until(lambda: sum(len(read.offsets) for read in scan.offsets(span, 1_000) if isinstance(read, Chunk)) < records, 60, "compacted")
+
+
+def test_rows_whose_records_were_compacted_away_are_not_unknown(broker: Broker, clickhouse: ClickHouse, tmp_path: Path) -> None:
+    """No topic is compacted yet: one that is kept whole stands in for it, first as what it will be, then as what it is."""
+    rig = archive_rig(broker, clickhouse, tmp_path)
+    name = full_name(rig.settings, ALLOWANCES)
+    place, count = (name, 0), 20
+    producer = Producer({"bootstrap.servers": broker.address})
+    with archiver(rig):
+        for number in range(count):
+            producer.produce(name, b"%d" % number, b"one key", 0)
+        producer.flush(10)
+        settle(rig)
+    scan, store = Scan(rig.settings), Store(Client(rig.settings.clickhouse), 20)
+    try:
+        compact(broker, scan, name, count)
+        topic_id = describe(rig.settings, [name])[name].topic_id
+        (seen,) = Comparison(scan, store, {place: (replace(ALLOWANCES, kind=Kind.COMPACTED), topic_id)}).check({place: count})
+        (strict,) = Comparison(scan, store, {place: (ALLOWANCES, topic_id)}).check({place: count})
+    finally:
+        scan.close()
+    assert (seen.rows, seen.clean) == (count, True)
+    assert 0 < seen.records < count
+    assert (strict.missing, strict.unknown) == (0, count - strict.records)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def test_exit_codes(error: type[MillraceError], code: int) -> None:
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "millrace", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, env={"PATH": "/usr/bin", **environment}, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": "/usr/bin", **environment}, check=False)
 
 
 def test_a_wrong_setting_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

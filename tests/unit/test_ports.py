@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from millrace.infra.embedded.ports import WIDTH, Ports, free_base, is_free, require
-from millrace.infra.settings import Settings, StackSettings
-from millrace.schemas.errors import PortTaken, UsageError
+from millrace.infra.embedded.ports import WIDTH, Ports, is_free, require
+from millrace.infra.settings import Settings, StackSettings, load
+from millrace.schemas.errors import PortTaken, SettingsError, UsageError
 from millrace.workers.stack import plan
+from tests.stack import claim_base
 
 
 @pytest.fixture
@@ -48,12 +49,12 @@ def test_a_port_that_was_closed_is_free_at_once() -> None:
 
 
 def test_a_free_base_has_all_its_ports_free() -> None:
-    base = free_base()
-    assert all(is_free(port) for port in range(base, base + WIDTH))
+    base = claim_base()  # a free base of which the last port was taken, so that no other test run comes between
+    assert all(is_free(port) for port in range(base, base + WIDTH - 1))
 
 
 def test_the_plan_checks_the_ports_of_what_it_starts_and_no_other(tmp_path: Path) -> None:
-    base = free_base()
+    base = claim_base()
     wanted = plan.make(settings(tmp_path, base), inference=None, with_workers=False)
     with socket.create_server(("127.0.0.1", base + 2)):
         with pytest.raises(PortTaken, match="ClickHouse"):
@@ -81,6 +82,58 @@ def test_workers_are_told_where_the_places_are_and_which_one_they_are(tmp_path: 
         "MILLRACE_ORDINAL": "1",
         "MILLRACE_TELEMETRY__PORT": "12011",
     }
+
+
+TOLD = {
+    "MILLRACE_KAFKA": "broker:9092",
+    "MILLRACE_CLICKHOUSE": "http://db:8123",
+    "MILLRACE_DATA": "/elsewhere",
+    "MILLRACE_ORDINAL": "3",
+    "MILLRACE_TELEMETRY__PORT": "9999",
+}
+REFUSED = {
+    "MILLRACE_ORDINAL": "ordinal is for a worker that is run by itself; `millrace up` numbers its workers",
+    "MILLRACE_TELEMETRY__PORT": "telemetry.port is for a worker that is run by itself; .* from 9464 on, or with --port-base N from N\\+10",
+    "MILLRACE_TELEMETRY__HOST": "telemetry.host is '10.0.0.1', .* use one of 127.0.0.1, localhost, 0.0.0.0",
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_up_tells_a_child_is_taken_from_the_settings_or_refused_there(name: str) -> None:
+    """A variable that ``up`` sets for a worker would hide the same variable of whoever calls ``up``."""
+    wanted = load(environ={name: TOLD[name]})
+    if name in REFUSED:
+        with pytest.raises(SettingsError, match=REFUSED[name]):
+            plan.make(wanted, inference=None, with_workers=True)
+    else:
+        child = plan.workers(plan.make(wanted, inference=None, with_workers=True))[0]
+        assert child.environment[name] == TOLD[name]
+        assert set(child.environment) == set(TOLD), "another variable is set: is it taken from the settings?"
+
+
+def test_workers_are_asked_on_loopback_so_they_must_serve_there() -> None:
+    with pytest.raises(SettingsError, match=REFUSED["MILLRACE_TELEMETRY__HOST"]):
+        plan.make(load(environ={"MILLRACE_TELEMETRY__HOST": "10.0.0.1"}), inference=None, with_workers=True)
+    for host in ("127.0.0.1", "0.0.0.0"):
+        assert plan.make(load(environ={"MILLRACE_TELEMETRY__HOST": host}), inference=None, with_workers=True).workers
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("127.0.0.1", "http://127.0.0.1"), ("localhost", "http://localhost"), ("::1", "http://[::1]")]
+)
+def test_the_endpoint_listens_where_the_settings_say(host: str, address: str, tmp_path: Path, listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    environment = {
+        "MILLRACE_ENDPOINT__PORT": str(port),
+        "MILLRACE_ENDPOINT__HOST": host,
+        "MILLRACE_KAFKA": "k:1",
+        "MILLRACE_DATA": str(tmp_path),
+    }
+    wanted = plan.make(load(environ=environment | {"MILLRACE_STACK__PORT_BASE": "12000"}), inference=None, with_workers=False)
+    assert wanted.addresses.clickhouse == f"{address}:{port}"
+    assert plan.places(wanted)[0].command[-2:] == ("--port", str(port))
+    with pytest.raises(PortTaken, match=r"ClickHouse, by endpoint\.port"):
+        plan.check_ports(wanted)
 
 
 def test_a_plan_for_nothing_is_wrong_usage(tmp_path: Path) -> None:

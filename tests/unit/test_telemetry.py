@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from millrace.infra.telemetry import (
     Failed,
     Held,
     InternalEvent,
+    Lacking,
     Lagging,
     PlaceUnavailable,
     Polled,
@@ -104,6 +106,7 @@ def test_a_poll_is_counted_once_with_its_sums_and_not_logged(telemetry: Telemetr
 
 def test_lag_of_a_revoked_partition_is_no_longer_shown(telemetry: Telemetry) -> None:
     telemetry.emit(Assigned(partitions={"requests": [0, 1]}))
+    assert telemetry.status()["lag"] is None, "none is known"
     telemetry.emit(Lagging(lag={("requests", 0): (7, 0.5), ("requests", 1): (3, 0.1)}))
     assert telemetry.status()["lag"] == 10
     telemetry.emit(Revoked(partitions={"requests": [0]}, lost=False))
@@ -119,11 +122,15 @@ def test_held_groups_go_up_and_down(telemetry: Telemetry) -> None:
     assert value(telemetry, "millrace_held_groups", why="not-now") == 1
 
 
-def test_many_lines_of_a_kind_become_one_that_says_how_many_were_left_out(telemetry: Telemetry, out: io.StringIO) -> None:
+def test_many_lines_of_a_kind_become_one_that_says_how_many_were_left_out(
+    telemetry: Telemetry, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     for _ in range(5):
         telemetry.emit(DeadLettered(topic="requests", records=2, place="requests/0@1", reason="no unit_id"))
     assert len(lines(out)) == 1
-    telemetry._quiet[DeadLettered] = (telemetry._quiet[DeadLettered][0] - 2, telemetry._quiet[DeadLettered][1])
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2 * DeadLettered.QUIET_SECONDS)
     telemetry.emit(DeadLettered(topic="requests", records=2, place="requests/0@9", reason="no unit_id"))
     assert lines(out)[1]["left_out"] == 4
     assert value(telemetry, "millrace_dead_letters_total", topic="requests") == 12
@@ -165,6 +172,9 @@ def test_a_loop_that_stops_beating_is_not_live(telemetry: Telemetry, url: str, m
     assert get(f"{url}/health/live") == (200, "live")
     telemetry.health.beat()
     assert get(f"{url}/health/live") == (200, "live")
+    telemetry.health.ready()
+    monkeypatch.setattr("millrace.infra.telemetry.telemetry.STILL_SECONDS", 0.0)
+    assert get(f"{url}/health/ready") == (503, "its loop has stood still for 0 s")
     monkeypatch.setattr("millrace.infra.telemetry.telemetry.STUCK_SECONDS", 0.0)
     assert get(f"{url}/health/live")[0] == 503
 
@@ -224,7 +234,22 @@ def _example(kind: str) -> Any:
         "Stage": Stage.PROCESS,
         "Mapping[str, int]": {"requests": 1},
         "Mapping[str, list[int]]": {"requests": [0]},
+        "list[str]": ["m/2"],
         "Mapping[tuple[str, int], tuple[int, float]]": {("requests", 0): (1, 0.5)},
         "Mapping[tuple[str, str], int]": {("m", "ok"): 1},
     }
     return examples[kind]
+
+
+def test_what_is_lacking_is_shown_while_it_lasts_beside_readiness(telemetry: Telemetry, url: str) -> None:
+    telemetry.health.ready()
+    telemetry.emit(Lacking(names=["m/2", "n/1"], gone=[]))
+    telemetry.health.note("model 'm' version 2 cannot be fetched")
+    assert value(telemetry, "millrace_control_lacking", what="m/2") == 1
+    assert get(f"{url}/health/ready") == (200, "ready, but model 'm' version 2 cannot be fetched")
+    assert (telemetry.status()["ready"], telemetry.status()["detail"]) == (True, "model 'm' version 2 cannot be fetched")
+    telemetry.emit(Lacking(names=["n/1"], gone=["m/2"]))
+    telemetry.health.note("")
+    assert value(telemetry, "millrace_control_lacking", what="m/2") is None
+    assert value(telemetry, "millrace_control_lacking", what="n/1") == 1
+    assert get(f"{url}/health/ready") == (200, "ready")

@@ -166,7 +166,7 @@ def test_a_queue_that_stays_full_stops() -> None:
 def test_a_call_that_never_returns_is_seen_from_outside_and_goes_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transaction, "STUCK_SECONDS", 0.05)
     one, returns, raised = Scripted(), threading.Event(), []
-    one.block["send_offsets_to_transaction"] = lambda: (returns.wait(10), None)[1]
+    one.block["send_offsets_to_transaction"] = lambda: (returns.wait(60), None)[1]
     made, _ = transactions(one)
 
     def committing() -> None:
@@ -177,13 +177,47 @@ def test_a_call_that_never_returns_is_seen_from_outside_and_goes_no_further(monk
 
     thread = threading.Thread(target=committing)
     thread.start()
-    wait_until(lambda: made.stuck, 60, "stuck")
+    wait_until(lambda: one.calls[-1:] == ["send_offsets_to_transaction"] and made.stuck, 60, "stuck")
     made.abandon()
     returns.set()
     thread.join()
     assert len(raised) == 1
     assert one.calls[-1] == "send_offsets_to_transaction"
     assert not made.stuck
+
+
+@pytest.mark.parametrize("call", ["send_offsets_to_transaction", "flush"])
+def test_a_commit_that_is_forsaken_before_it_was_sent_is_never_sent(call: str) -> None:
+    one, said = Scripted(), list[bool]()
+    made, _ = transactions(one)
+    one.block[call] = lambda: said.append(made.forsake())
+    made.begin()
+    with pytest.raises(Aborted, match="partitions were lost"):
+        made.commit({}, None, flush=True)
+    assert said == [True]
+    assert one.calls[-2:] == [call, "abort_transaction"]
+    one.block.clear()
+    commit(made)
+    assert one.calls[-1] == "commit_transaction"
+
+
+def test_offsets_of_a_forsaken_transaction_are_not_sent_again() -> None:
+    one = Scripted(send_offsets_to_transaction=[TIMED_OUT])
+    made, _ = transactions(one)
+    one.block["send_offsets_to_transaction"] = lambda: (made.forsake(), None)[1]
+    with pytest.raises(Aborted, match="partitions were lost"):
+        commit(made)
+    assert one.calls[-2:] == ["send_offsets_to_transaction", "abort_transaction"]
+
+
+def test_a_commit_that_was_sent_cannot_be_forsaken() -> None:
+    """Unknown or not, it goes on being asked for: an abort after it might be refused, or be a lie."""
+    one, said = Scripted(commit_transaction=[TIMED_OUT]), list[bool]()
+    made, _ = transactions(one)
+    one.block["commit_transaction"] = lambda: said.append(made.forsake())
+    commit(made)
+    assert said == [False, False]
+    assert one.calls[-2:] == ["commit_transaction", "commit_transaction"]
 
 
 def test_verdicts_come_from_flags() -> None:

@@ -34,6 +34,7 @@ class Controls:
     def __init__(self) -> None:
         self.through: dict[tuple[str, int], int] = {}
         self.versions: dict[str, int] = {}
+        self.lacking: dict[str, str] = {}
 
     def allowed(self, topic: str, partition: int) -> int:
         return self.through.get((topic, partition), -1)
@@ -84,6 +85,21 @@ def test_dead_letters_and_answers_go_in_the_same_turn() -> None:
     assert groups[0].offsets() == {("requests", 0): 4}
     assert groups[0].cap(("requests", 0)).run == 0
     assert not turn.holds
+
+
+def test_how_partitions_came_mixed_changes_nothing() -> None:
+    """A replay knows the ranges, not the order in which the consumer gave them."""
+    turns = []
+    for records in (
+        requests(".x.!") + requests("..", 1),
+        [*requests(".", 1), *requests(".x"), *requests(".", 1, 1), *requests(".!", 0, 2)],
+    ):
+        step, groups = processor(Echo(), (REQUESTS,), Controls()), {0: group(0, [REQUESTS]), 1: group(1, [REQUESTS])}
+        turns.append((step, whole(step, records, groups)))
+    (one, first), (other, second) = turns
+    assert [emit.event for emit in first.emits] == [emit.event for emit in second.emits]
+    assert len(first.emits) == 6
+    assert one.commit_record(first).event == other.commit_record(second).event
 
 
 def test_the_cap_holds_before_the_dead_letter_that_is_one_too_many() -> None:
@@ -210,6 +226,9 @@ class Wandering:
     def observe(self, record: Record) -> bool:
         return False
 
+    def settle(self) -> dict[str, str]:
+        return {}
+
     def process(self, batch: Batch, store: Store) -> Facts:
         return ()
 
@@ -221,3 +240,50 @@ def test_a_tick_has_nothing_to_refuse() -> None:
     step = processor(Wandering(), (ASSIGNMENTS, PREDICTIONS), Controls())
     with pytest.raises(Stop, match="refused a record from its tick"):
         grouped(step, group(0, (ASSIGNMENTS, PREDICTIONS), MemoryStore()), [], {"assignments", "predictions"}, 1)
+
+
+class Waiting:
+    """Answers requests as ``Echo`` does, but for those of these offsets, by partition: they wait."""
+
+    def __init__(self, offsets: dict[int, int]) -> None:
+        self.offsets = offsets
+        self._echo = Echo()
+
+    def observe(self, record: Record) -> bool:
+        return False
+
+    def settle(self) -> dict[str, str]:
+        return {}
+
+    def process(self, batch: Batch, store: Store) -> Facts:
+        for record in batch.records:
+            if record.offset == self.offsets.get(record.partition):
+                raise NotNow("not yet", 1.0, {(record.topic, record.partition): record.offset})
+        return self._echo.process(batch, store)
+
+    def tick(self, watermark_ms: int, now: datetime, store: Store) -> Facts:
+        return ()
+
+
+def test_what_waits_in_one_partition_holds_that_one_from_there_on_and_no_other() -> None:
+    groups = {number: group(number, [REQUESTS]) for number in range(3)}
+    step = processor(Waiting({0: 2, 1: 0}), (REQUESTS,), Controls())
+    turn = whole(step, requests("....") + requests("..", 1) + requests("...", 2), groups)
+    assert [emit.event.request_id for emit in turn.emits] == ["r0-0", "r0-1", "r2-0", "r2-1", "r2-2"]
+    assert {number: one.offsets()["requests", number] for number, one in groups.items()} == {0: 2, 1: 0, 2: 3}
+    assert {(one.number, hold.why, hold.reason) for one, hold in turn.holds} == {(0, Why.NOT_NOW, "not yet"), (1, Why.NOT_NOW, "not yet")}
+
+
+def test_a_cap_before_what_waits_is_not_forgotten() -> None:
+    groups = {0: group(0, [REQUESTS])}
+    turn = whole(processor(Waiting({0: 5}), (REQUESTS,), Controls()), requests("xxxx.."), groups)
+    assert letters(turn) == [0, 1, 2]
+    assert turn.holds[-1][1].why is Why.DEAD_LETTERS
+
+
+def test_what_is_lacking_is_recorded_with_the_transaction() -> None:
+    controls, groups = Controls(), {0: group(0, [REQUESTS])}
+    controls.versions, controls.lacking = {"models": 3}, {"m/2": "is being loaded"}
+    step = processor(Echo(), (REQUESTS,), controls)
+    commit = step.commit_record(whole(step, requests("."), groups)).event
+    assert (commit.control, commit.lacking) == ({"models": 3}, {"m/2": "is being loaded"})

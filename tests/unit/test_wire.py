@@ -102,3 +102,19 @@ def test_cloudevents_headers_and_the_trace_are_carried_on() -> None:
 )
 def test_murmur2_is_kafkas_own(key: bytes, hashed: int) -> None:
     assert murmur2(key) == hashed & 0xFFFFFFFF
+
+
+def test_headers_that_cannot_be_read_are_refused_in_words_of_their_own() -> None:
+    with pytest.raises(DecodeError, match="the name of a header is not UTF-8"):
+        wire.codec(REQUESTS).decode(LEAST, wire.UNREADABLE_HEADERS)
+
+
+@pytest.mark.parametrize("value", [b"\x01" * 1_000_000, b"\xff" * 1_000_000, b"a" * 1_000_000])
+def test_a_reason_does_not_quote_the_whole_of_what_it_is_about(value: bytes) -> None:
+    with pytest.raises(DecodeError) as error:
+        wire.codec(REQUESTS).decode(LEAST, [("content-type", value)])
+    assert len(str(error.value)) < wire.REASON_CHARACTERS + 300
+    unknown = msgspec.json.encode({"id": "p", "request_id": "r", "unit_id": "u", "status": value.decode("latin-1")})
+    with pytest.raises(DecodeError) as error:
+        wire.codec(PREDICTIONS).decode(unknown)
+    assert len(str(error.value)) <= wire.REASON_CHARACTERS

@@ -34,7 +34,7 @@ class Endpoint:
         command = (sys.executable, "-m", "millrace.infra.embedded.clickhouse", "--data", str(self.folder), "--port", "0")
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment, cwd=ROOT)
-        self.url = self.wait_for("ready", 30)["address"]
+        self.url = self.wait_for("ready", 60)["address"]
 
     def lines(self) -> list[dict[str, Any]]:
         """The log lines of this start so far."""
@@ -104,19 +104,19 @@ def ask(
         connection.close()
 
 
-def under_way(url: str, statements: int, seconds: float = 20.0) -> None:
+def under_way(url: str, statements: int, seconds: float = 60.0) -> None:
     """Wait until at least so many statements are in progress."""
     until = time.monotonic() + seconds
-    while _in_progress(url) < statements:
+    while metric(url, "running") < statements:
         if time.monotonic() > until:
             raise AssertionError(f"never were {statements} statements under way")
         time.sleep(0.02)
-    time.sleep(0.05)  # from being known to having a place
 
 
-def _in_progress(url: str) -> float:
-    metrics = ask(url, path="/metrics", method="GET").text.splitlines()
-    return float(next(line for line in metrics if line.startswith("clickhouse_endpoint_running ")).split()[1])
+def metric(url: str, name: str) -> float:
+    """What the endpoint's own metrics say: how many statements are ``running``, how many bytes are ``spooled_bytes``."""
+    lines = ask(url, path="/metrics", method="GET").text.splitlines()
+    return float(next(line for line in lines if line.startswith(f"clickhouse_endpoint_{name} ")).split()[1])
 
 
 def expect(url: str, body: bytes | str, **params: Any) -> str:

@@ -27,7 +27,7 @@ def cached(name: str) -> Path:
 
 
 def run(*command: str, cwd: Path) -> str:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True, timeout=240).stdout
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True, timeout=600).stdout
 
 
 def prepared(*command: str, cwd: Path) -> None:
@@ -40,6 +40,7 @@ def prepared(*command: str, cwd: Path) -> None:
         pytest.skip(f"{' '.join(command)} failed: {error.stderr[-300:]}")
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("node") is None or shutil.which("npm") is None, reason="node and npm are not installed")
 def test_javascript(url: str, database: str) -> None:
     folder = cached("node")
@@ -57,6 +58,7 @@ def test_javascript(url: str, database: str) -> None:
     assert seen == {"plain": expected, "gzip": expected, "aborted": True}
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("go") is None, reason="go is not installed")
 def test_go(url: str, database: str) -> None:
     folder = cached("go")

@@ -250,12 +250,12 @@ def test_state_that_would_be_lost_is_refused(endpoint: Endpoint) -> None:
 
 def test_a_query_has_a_log_line_and_metrics(endpoint: Endpoint) -> None:
     ask(endpoint.url, "SELECT number FROM numbers(7)", query_id="logged")
-    line = endpoint.wait_for("query", 5, query_id="logged")
+    line = endpoint.wait_for("query", 30, query_id="logged")
     assert (line["user"], line["kind"], line["rows"], line["error"]) == ("default", "select", 7, 0)
     assert line["seconds"] > 0
     assert line["bytes"] > 0
     ask(endpoint.url, "SELEC", query_id="broken")
-    assert endpoint.wait_for("query", 5, query_id="broken")["error"] == 62
+    assert endpoint.wait_for("query", 30, query_id="broken")["error"] == 62
     assert (
         'clickhouse_endpoint_queries_total{error="0",kind="select",user="default"}' in ask(endpoint.url, path="/metrics", method="GET").text
     )

@@ -10,7 +10,7 @@ from tests.integration.harness.checker import Anomaly, Answer, Evidence, Kind, c
 from tests.integration.harness.processes import Supervised, WorkerProcess
 from tests.integration.harness.publish import Publisher
 from tests.integration.harness.readback import gather, outputs, settled
-from tests.integration.harness.rig import COUNTING, ECHO, Bench, Rig
+from tests.integration.harness.rig import COUNTING, ECHO, Bench, Rig, delete_topic
 from tests.integration.harness.threads import InThread
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Supervised",
     "WorkerProcess",
     "check",
+    "delete_topic",
     "gather",
     "outputs",
     "settled",

@@ -48,6 +48,11 @@ class WorkerProcess:
             error.add_note(f"log of {self._process.args!r}:\n{self._log.read_text()[-4000:]}")
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         """Whether the process has not ended; a frozen one has not."""
         return self._process.poll() is None
@@ -121,22 +126,26 @@ class WorkerProcess:
 
 
 class Supervised:
-    """A worker that is started again whenever it ends by itself, as a supervisor would; ``failures`` says why it ended."""
+    """A worker that is started again whenever it ends by itself, as a supervisor would; ``failures`` says why it ended.
 
-    def __init__(self, rig: Rig, program: str = PROGRAM) -> None:
-        self._rig, self._program = rig, program
+    ``point``, ``nth`` and ``action`` name where the first one harms itself.
+    """
+
+    def __init__(self, rig: Rig, program: str = PROGRAM, point: str = "", nth: int = 1, action: str = "stop") -> None:
+        self._rig, self._program, self._harm = rig, program, (point, nth, action)
+        self._starting = threading.Lock()
         self._stack = ExitStack()
         self._workers: list[WorkerProcess] = []
         self._done, self._left = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor")
 
     def __enter__(self) -> Supervised:
-        self._start()
+        self._start(*self._harm)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._done.set()
+        self._end()
         self._stack.__exit__(kind, error, trace)
         self._left.set()
         self._thread.join()
@@ -157,15 +166,20 @@ class Supervised:
 
     def drain(self) -> None:
         """Ask it to end and see that it does so well."""
-        self._done.set()
-        time.sleep(0.3)  # a start under way is done by then
+        self._end()
         self.worker.drain()
 
-    def _start(self) -> None:
-        self._workers.append(self._stack.enter_context(WorkerProcess(self._rig, program=self._program)))
+    def _end(self) -> None:
+        """Start no more; a start that is under way is done by then."""
+        with self._starting:
+            self._done.set()
+
+    def _start(self, point: str = "", nth: int = 1, action: str = "stop") -> None:
+        self._workers.append(self._stack.enter_context(WorkerProcess(self._rig, point, nth, action, self._program)))
 
     def _watch(self) -> None:
         """Stays until the block is left: a child is killed when the thread that started it ends."""
         while not self._left.wait(0.25):
-            if not self._done.is_set() and not self.worker.alive:
-                self._start()
+            with self._starting:
+                if not self._done.is_set() and not self.worker.alive:
+                    self._start()

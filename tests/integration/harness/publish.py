@@ -102,12 +102,12 @@ class Publisher:
     def aborted_burst(self, records: int) -> None:
         """Publish numbers in a transaction that is aborted: nobody may ever see them."""
         transactional = Producer({"bootstrap.servers": self._settings.kafka.address, "transactional.id": f"test-{uuid.uuid4().hex}"})
-        transactional.init_transactions(20)
+        transactional.init_transactions(60)
         transactional.begin_transaction()
         numbers = range(self.published, self.published + records)
         self._some(numbers, transactional)
-        transactional.flush(20)
-        transactional.abort_transaction(20)
+        transactional.flush(60)
+        transactional.abort_transaction(60)
         self.published += records
         self.aborted.extend(numbers)
 

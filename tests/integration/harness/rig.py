@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from millrace.infra.kafka.clients import admin, describe
 from millrace.infra.kafka.provision import Wanted, provision
 from millrace.infra.settings import Settings, convert, process_environment
 from millrace.schemas.topics import EXPERIMENTS, OUTCOMES, PREDICTIONS, REQUESTS, TOPICS, Topic, changelog
 from millrace.streams.step import Step
 from millrace.workers.runner import Work
 from tests import counting, echo
-from tests.stack import Broker
+from tests.stack import Broker, wait_until
 
 TIMEOUT_MS = 600
 
@@ -83,3 +84,11 @@ class Rig:
             keys = value.items() if isinstance(value, dict) else [("", value)]
             own.update({f"MILLRACE_{section}{'__' if key else ''}{key}".upper(): str(item) for key, item in keys})
         return own
+
+
+def delete_topic(settings: Settings, name: str) -> None:
+    """Delete a topic by its full name, and wait until the broker shows it no more: the controller answers before every broker knows."""
+    client = admin(settings)
+    for future in client.delete_topics([name]).values():
+        future.result()
+    wait_until(lambda: not describe(settings, [name]), 60, f"topic {name} gone")
