@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
+from millrace.infra.kafka.inputs import Inputs, Poll
+from millrace.infra.kafka.positions import Place
 from millrace.infra.telemetry import Assigned, Revoked, TransactionAborted
-from millrace.workers.runner import Runner
 from tests.integration.harness import COUNTING, ECHO, Bench, InThread, Publisher, Rig, WorkerProcess, check, gather, settled
 from tests.integration.harness.publish import pause
 from tests.integration.harness.readback import commits, local_state, recomputed
@@ -20,39 +21,45 @@ BENCHES = pytest.mark.parametrize("bench", [ECHO, COUNTING], ids=lambda bench: b
 
 
 class Between:
-    """Keeps the first commit at a point until its fate is decided, and the poll beside it waiting for records until then."""
+    """Keeps the first commit at a point until its fate is decided, and the worker polling beside it until then."""
 
     def __init__(self, point: str) -> None:
         self._point, self.reached, self.decided = point, threading.Event(), threading.Event()
         self.passed: list[str] = []
-        self.runner: Runner | None = None
+        self._poll: Callable[[int, float, float], Poll] | None = None
 
     def __call__(self, point: str) -> None:
         self.passed.append(point)
         if point in ("forsaken", "too late to forsake"):
-            self._idle(0.05)
             self.decided.set()
-        elif point == "before produce" and not self.decided.is_set():
-            self._idle(15.0)
         elif point == self._point and not self.reached.is_set():
             self.reached.set()
             if not self.decided.wait(120):
                 raise AssertionError("the partitions were not lost")
 
-    def _idle(self, seconds: float) -> None:
-        if self.runner is None:
-            raise AssertionError("nobody runs")
-        self.runner._limits = replace(self.runner._limits, idle_seconds=seconds)
+    def watch(self, inputs: Inputs) -> None:
+        """From the first commit on a poll ends only when its fate is decided: a turn would wait for the commit, and poll no more."""
+        self._poll = inputs.poll
+        inputs.poll = self._wait  # type: ignore[method-assign]
+
+    def _wait(self, records: int, idle_seconds: float, gather_seconds: float) -> Poll:
+        if self._poll is None:
+            raise AssertionError("nothing is watched")
+        ends: dict[Place, int] = {}
+        while True:
+            found = self._poll(records, idle_seconds, gather_seconds)
+            ends |= found.ends
+            if found.records or self.decided.is_set() or "before produce" not in self.passed:
+                return Poll(found.records, ends)
 
 
 @pytest.mark.parametrize(("bench", "point"), [(ECHO, "before offsets"), (COUNTING, "before commit")], ids=["echo", "counting"])
 def test_what_was_not_sent_when_partitions_are_lost_is_aborted(broker: Broker, tmp_path: Path, bench: Bench, point: str) -> None:
     """Kafka is silent for longer than a session while a poll waits and a commit is about to be sent."""
-    # A poll gathers for so long that the end of the log, which a reader is told of too, comes with the record, and not in the next one.
-    rig = Rig.on(broker, tmp_path, bench, session_timeout_seconds=SESSION_SECONDS, gather_seconds=2.0).provision()
+    rig = Rig.on(broker, tmp_path, bench, session_timeout_seconds=SESSION_SECONDS).provision()
     between = Between(point)
     with Publisher(rig) as publisher, InThread(rig, between) as worker:
-        between.runner = worker.runner
+        between.watch(worker.runner._inputs)
         worker.wait_for(Assigned)
         publisher.burst(1)
         assert between.reached.wait(60)
