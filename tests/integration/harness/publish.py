@@ -61,6 +61,7 @@ class Publisher:
         self._producer = producer(self._settings)
         self._thread: threading.Thread | None = None
         self._end = threading.Event()
+        self._numbering = threading.Lock()
         self.published = 0
         self.aborted: list[int] = []
 
@@ -95,8 +96,7 @@ class Publisher:
 
     def burst(self, records: int) -> None:
         """Publish the next ``records`` numbers and wait for the broker."""
-        self._some(range(self.published, self.published + records), None)
-        self.published += records
+        self._some(self._next(records), None)
         self.flush()
 
     def aborted_burst(self, records: int) -> None:
@@ -104,12 +104,11 @@ class Publisher:
         transactional = Producer({"bootstrap.servers": self._settings.kafka.address, "transactional.id": f"test-{uuid.uuid4().hex}"})
         transactional.init_transactions(60)
         transactional.begin_transaction()
-        numbers = range(self.published, self.published + records)
+        numbers = self._next(records)
+        self.aborted.extend(numbers)
         self._some(numbers, transactional)
         transactional.flush(60)
         transactional.abort_transaction(60)
-        self.published += records
-        self.aborted.extend(numbers)
 
     def keep_on(self, records_per_second: int, burst: int = 20, *, aborts: bool = True) -> None:
         """Publish in the background until ``stop``; one burst in ten is aborted, unless not ``aborts``."""
@@ -122,6 +121,12 @@ class Publisher:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def _next(self, records: int) -> range:
+        """The next numbers, which nobody else publishes: a test publishes beside the background."""
+        with self._numbering:
+            first, self.published = self.published, self.published + records
+        return range(first, first + records)
 
     def _loop(self, burst: int, seconds: float, aborts: bool) -> None:
         turn = 0
