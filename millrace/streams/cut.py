@@ -32,8 +32,8 @@ class Limits(Struct, frozen=True, kw_only=True):
 def weight_bytes(record: Record) -> int:
     """About how much memory a record takes."""
     weight = RECORD_BYTES + len(record.value or b"") + len(record.key or b"")
-    if record.headers:
-        weight += sum(HEADER_BYTES + len(name) + len(value or b"") for name, value in record.headers)
+    for name, value in record.headers or ():
+        weight += HEADER_BYTES + len(name) + len(value or b"")
     return weight
 
 
