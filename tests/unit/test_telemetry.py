@@ -17,6 +17,7 @@ import millrace.infra.telemetry as catalogue
 from millrace.infra.settings import Secret, TelemetrySettings
 from millrace.infra.telemetry import (
     Assigned,
+    BlockRefused,
     ClientError,
     Committed,
     DeadLettered,
@@ -120,6 +121,15 @@ def test_held_groups_go_up_and_down(telemetry: Telemetry) -> None:
     telemetry.emit(Held(group=2, why="not-now", reason="no model yet"))
     telemetry.emit(Released(group=1, why="not-now"))
     assert value(telemetry, "millrace_held_groups", why="not-now") == 1
+
+
+def test_a_line_that_asks_for_something_else_is_not_left_out(telemetry: Telemetry, out: io.StringIO) -> None:
+    telemetry.emit(Held(group=1, why="not-now", reason="a model is being loaded"))
+    telemetry.emit(Held(group=1, why="dead-letters", reason="run `millrace dead-letters allow inference`"))
+    telemetry.emit(BlockRefused(table="requests", partition=0, code=252, reason="too many parts"))
+    telemetry.emit(BlockRefused(table="outcomes", partition=0, code=395, reason="a view throws"))
+    assert [line["reason"] for line in lines(out)][1::2] == ["run `millrace dead-letters allow inference`", "a view throws"]
+    assert "a view throws" in telemetry.last_error
 
 
 def test_many_lines_of_a_kind_become_one_that_says_how_many_were_left_out(

@@ -41,9 +41,16 @@ class InternalEvent:
     FAILURE: ClassVar[bool] = False
     QUIET_SECONDS: ClassVar[float] = 0.0
     """At most one line in so many seconds; the next one says how many were left out."""
+    APART: ClassVar[tuple[str, ...]] = ()
+    """Fields of few values: lines that differ in one of them are quiet apart, so that none hides another that asks for something else."""
 
     def count(self, metrics: Metrics) -> None:
         """Update the metrics."""
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What its lines are counted under while they are quiet."""
+        return (type(self), *(getattr(self, name) for name in self.APART))
 
     def line(self) -> dict[str, Any]:
         """The fields of the log line."""

@@ -190,6 +190,7 @@ class EndUnknown(InternalEvent):
     LEVEL = Level.WARNING
     MESSAGE = "Kafka did not tell where a log ends: its lag is the last known one, and timers that need it wait."
     QUIET_SECONDS = 5.0
+    APART = ("topic",)
     topic: str
     partition: int
     reason: str
@@ -205,6 +206,7 @@ class DeadLettered(InternalEvent):
     LEVEL = Level.WARNING
     MESSAGE = "Records were dead-lettered."
     QUIET_SECONDS = 1.0
+    APART = ("topic",)
     topic: str
     records: int
     place: str
@@ -221,6 +223,7 @@ class Held(InternalEvent):
     LEVEL = Level.WARNING
     MESSAGE = "A partition group is held."
     QUIET_SECONDS = 1.0
+    APART = ("why",)
     group: int
     why: str
     reason: str
@@ -236,6 +239,7 @@ class Released(InternalEvent):
     LEVEL = Level.INFO
     MESSAGE = "A partition group is no longer held."
     QUIET_SECONDS = 1.0
+    APART = ("why",)
     group: int
     why: str
 

@@ -16,6 +16,7 @@ class ClientError(InternalEvent):
     LEVEL = Level.WARNING
     MESSAGE = "A client reported an error."
     QUIET_SECONDS = 5.0
+    APART = ("place", "code")
     place: str
     code: str
     reason: str
@@ -31,6 +32,7 @@ class PlaceUnavailable(InternalEvent):
     LEVEL = Level.WARNING
     MESSAGE = "A place does not answer; trying again."
     QUIET_SECONDS = 5.0
+    APART = ("place",)
     place: str
     reason: str
     retry_seconds: float
@@ -129,6 +131,7 @@ class ModelFailed(InternalEvent):
     LEVEL = Level.ERROR
     MESSAGE = "A model failed; these requests are answered with an error."
     QUIET_SECONDS = 1.0
+    APART = ("model", "version")
     model: str
     version: int
     records: int
@@ -172,6 +175,7 @@ class RowsUndecoded(InternalEvent):
     LEVEL = Level.WARNING
     MESSAGE = "Records that could not be decoded were archived as they are."
     QUIET_SECONDS = 5.0
+    APART = ("table",)
     table: str
     rows: int
 
@@ -186,6 +190,7 @@ class BlockRefused(InternalEvent):
     LEVEL = Level.ERROR
     MESSAGE = "ClickHouse refused a block; it is sent again."
     QUIET_SECONDS = 5.0
+    APART = ("table",)
     table: str
     partition: int
     code: int

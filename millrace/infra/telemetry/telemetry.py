@@ -94,7 +94,7 @@ class Telemetry:
         self._level = _level(settings.log_level)
         self._stream = stream or sys.stderr
         self._encode = msgspec.json.Encoder(enc_hook=_plain).encode
-        self._quiet: dict[type[InternalEvent], tuple[float, int]] = {}
+        self._quiet: dict[tuple[Any, ...], tuple[float, int]] = {}
         self._lock = threading.Lock()
         self._server: Server | None = None
 
@@ -160,12 +160,12 @@ class Telemetry:
         """How many lines of this kind were left out before this one; None where this one is left out too."""
         if not event.QUIET_SECONDS:
             return 0
-        now = time.monotonic()
-        since, left_out = self._quiet.get(type(event), (-event.QUIET_SECONDS, 0))
+        now, kind = time.monotonic(), event.kind
+        since, left_out = self._quiet.get(kind, (-event.QUIET_SECONDS, 0))
         if now - since < event.QUIET_SECONDS:
-            self._quiet[type(event)] = (since, left_out + 1)
+            self._quiet[kind] = (since, left_out + 1)
             return None
-        self._quiet[type(event)] = (now, 0)
+        self._quiet[kind] = (now, 0)
         return left_out
 
 
