@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from msgspec.structs import replace
 
 from millrace.infra.kafka.clients import admin, full_name, producer
 from millrace.infra.kafka.control import Control
+from millrace.infra.kafka.cursors import Cursors
+from millrace.infra.kafka.scan import Scan
 from millrace.infra.models import inspect
 from millrace.infra.models.networks import perceptron
 from millrace.infra.objects import Folder
@@ -227,3 +229,22 @@ def test_a_role_with_state_is_replayed_from_its_first_transaction(broker: Broker
     dropped_below(rig, ASSIGNMENTS, {0: 1})
     with pytest.raises(UsageError, match="that is gone"):
         replay(rig.settings, COUNTER)
+
+
+def test_what_is_pending_lies_within_what_is_looked_at(broker: Broker, tmp_path: Path) -> None:
+    """A transaction's end stands on its logs one after another: on that of its events, say, a moment before it stands on ``commits``."""
+    rig = Rig.on(broker, tmp_path, COUNTING).provision()
+    place = (full_name(rig.settings, COMMITS), 0)
+    client = Producer({"bootstrap.servers": broker.address, "transactional.id": f"{place[0]}-pending"})
+    client.init_transactions(60)
+    client.begin_transaction()
+    client.produce(place[0], b"{}", partition=0)
+    client.flush(60)
+    scan, cursors = Scan(rig.settings), Cursors(rig.settings, {place[0]: COMMITS.name})
+    try:
+        assert scan.ends([place])[place] == 0
+        assert cursors.extent(place) == (0, 1)
+    finally:
+        scan.close()
+        cursors.close()
+        client.abort_transaction(60)

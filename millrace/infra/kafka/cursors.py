@@ -35,6 +35,8 @@ class Cursors:
 
     def __init__(self, settings: Settings, names: dict[str, str]) -> None:
         self._consumer: Consumer = reader(settings, fetch_wait_ms=FETCH_WAIT_MS)
+        self._all: Consumer = reader(settings, committed=False)
+        """Asked where logs end: one that reads what is committed is told where that ends."""
         self._names = names
         self._cursors: dict[Place, Cursor] = {}
         self._known: set[str] = set()
@@ -64,7 +66,7 @@ class Cursors:
     def extent(self, place: Place) -> tuple[int, int]:
         """Where the log starts and ends, what is pending included."""
         try:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), ANSWER_SECONDS, cached=False)
+            low, high = self._all.get_watermark_offsets(TopicPartition(*place), ANSWER_SECONDS, cached=False)
         except KafkaException as error:
             raise Unavailable(f"Kafka did not tell the ends of {place[0]}/{place[1]}: {error.args[0].str()}") from None
         return int(low), int(high)
@@ -72,6 +74,7 @@ class Cursors:
     def close(self) -> None:
         """Close the connections."""
         self._consumer.close()
+        self._all.close()
 
     def _end(self, answer: TopicPartition) -> int:
         return self.extent((answer.topic, answer.partition))[1]

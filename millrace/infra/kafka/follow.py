@@ -15,6 +15,8 @@ from millrace.schemas.errors import Stop, Unavailable
 from millrace.schemas.record import Headers, Record
 from millrace.schemas.topics import Topic
 
+UNKNOWN_SECONDS = 30.0
+
 
 class Follower:
     """Reads partition 0 of some control topics, each in the order of its offsets, without a group."""
@@ -50,14 +52,17 @@ class Follower:
         self._consumer.close()
 
     def _end(self, name: str) -> int:
+        """Where a topic ends now. A broker that has just come back may not know its topics for a moment."""
+        deadline = time.monotonic() + UNKNOWN_SECONDS
         while True:
             try:
                 _, high = self._consumer.get_watermark_offsets(TopicPartition(name, 0), timeout=5.0, cached=False)
                 return int(high)
             except KafkaException as error:
-                if error.args[0].code() == KafkaError._UNKNOWN_PARTITION:
+                unknown = error.args[0].code() == KafkaError._UNKNOWN_PARTITION
+                if unknown and time.monotonic() > deadline:
                     raise Stop(f"control topic {name} does not exist. Run `millrace provision`.") from None
-                if not passing(error.args[0]):
+                if not unknown and not passing(error.args[0]):
                     raise Unavailable(f"Kafka did not tell the end of {name}: {error.args[0].str()}") from None
                 time.sleep(0.2)
 
