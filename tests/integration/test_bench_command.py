@@ -46,6 +46,7 @@ class Measured:
         """The document, and exit code 1."""
         result = bench(*self._arguments, "--json")
         assert result.exit_code == 1, result.output
+        assert result.stdout, result.stderr or result.exception
         document: dict[str, Any] = json.loads(result.stdout)
         assert document["met"] is False
         return document
