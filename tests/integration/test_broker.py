@@ -159,7 +159,7 @@ class Committing:
                 return
 
 
-@pytest.mark.parametrize("end", ["stop", "kill"])
+@pytest.mark.parametrize("end", [pytest.param("stop", marks=pytest.mark.slow), "kill"])
 def test_what_was_committed_while_the_broker_ended_is_whole(broker: Broker, end: str) -> None:
     """Kafka 4.3 takes a partition without a leader for a deleted one, and so tears transactions (KAFKA-20734).
 

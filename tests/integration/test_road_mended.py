@@ -69,6 +69,7 @@ def test_lost_offsets_stop_inference_until_the_command_that_it_names_is_run(brok
         assert archiver.failures == []
 
 
+@pytest.mark.slow
 def test_nothing_but_poison_is_held_within_the_cap_until_it_is_allowed(broker: Broker, clickhouse: ClickHouse, tmp_path: Path) -> None:
     """Also across a kill after a commit, a kill before one, and an orderly restart."""
     road = Road(broker, clickhouse, tmp_path, dead_letter_run=CAP, poll_records=7)

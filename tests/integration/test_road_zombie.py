@@ -39,6 +39,7 @@ def test_a_zombie_thawed_under_load_ends_and_its_successor_works_on(broker: Brok
         successor.drain()
 
 
+@pytest.mark.slow
 def test_a_zombie_thawed_under_load_after_its_session_ended(broker: Broker, clickhouse: ClickHouse, tmp_path: Path) -> None:
     """Its commit's time and patience are over too: it replaces its producer, which fences the successor's, before it learns that it lost
     its place in the group. The supervisor starts the successor again; in the end one of them works."""

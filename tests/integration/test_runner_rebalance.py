@@ -12,7 +12,7 @@ from tests.integration.harness.readback import commits, local_state, recomputed
 from tests.stack import Broker, wait_until
 
 
-@pytest.mark.parametrize("bench", [ECHO, COUNTING], ids=lambda bench: bench.name)
+@pytest.mark.parametrize("bench", [pytest.param(ECHO, marks=pytest.mark.slow), COUNTING], ids=lambda bench: bench.name)
 def test_a_second_worker_joins_and_leaves_under_load(broker: Broker, tmp_path: Path, bench: Bench) -> None:
     rig = Rig.on(broker, tmp_path, bench, partitions=4, session_timeout_seconds=10.0).provision()
     with Publisher(rig) as publisher, WorkerProcess(rig) as first:

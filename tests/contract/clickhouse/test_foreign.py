@@ -60,6 +60,7 @@ def test_javascript(url: str, database: str) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("go") is None, reason="go is not installed")
+@pytest.mark.slow
 def test_go(url: str, database: str) -> None:
     folder = cached("go")
     prepared("go", "build", "-o", "client", ".", cwd=folder)
