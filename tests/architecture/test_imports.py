@@ -33,7 +33,7 @@ CLIENTS = {
     "redis",
 }
 """Libraries that speak to a place: known to ``infra`` alone."""
-FACES = {"typer", "rich"}
+FACES = {"typer", "rich", "plotly"}
 """What a person sees: known to ``workers`` alone."""
 IMPURE = {
     "socket", "ssl", "http", "urllib", "asyncio", "threading", "multiprocessing", "subprocess", "os", "sys", "pathlib", "tempfile",
