@@ -6,6 +6,7 @@ Operations stand from the view of a client of millrace: it sends to the public t
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from inspect import cleandoc
 from typing import Annotated, Any, get_type_hints
 
@@ -15,14 +16,19 @@ from msgspec.structs import fields
 
 from millrace import __version__
 from millrace.schemas.event import Event
+from millrace.schemas.policy_state import ContextualState
 from millrace.schemas.record import Format
 from millrace.schemas.samples import SAMPLES
 from millrace.schemas.topics import TOPICS, Kind, Topic
 from millrace.schemas.wire import SOURCE
 
 REF = "#/components/schemas/{name}"
-RAW: dict[str, Any] = {"features": dict[str, float], "vector": list[float]}
-"""What a field that stays in its own bytes carries."""
+RAW: dict[str, tuple[Any, Callable[[], Any]]] = {
+    "features": (dict[str, float], dict),
+    "vector": (list[float], list),
+    "contextual": (ContextualState | None, lambda: None),
+}
+"""What a field that stays in its own bytes carries, and what it is where it is absent."""
 ABOUT = """\
 millrace makes, records, tests and learns from model decisions as a stream on Kafka.
 
@@ -63,7 +69,7 @@ def _channel(topic: Topic) -> dict[str, Any]:
         "bindings": {
             "kafka": {
                 "topic": topic.name,
-                **({"partitions": 1} if topic.kind is Kind.CONTROL else {}),
+                **({"partitions": 1} if topic.one_partition else {}),
                 "topicConfiguration": _configuration(topic),
                 "bindingVersion": "0.5.0",
             }
@@ -79,17 +85,19 @@ def _kept(topic: Topic) -> str:
             return "Kept whole, in one partition; version n+1 of a name is valid only after n, and the first record of a version wins."
         case Kind.COMPACTED:
             return "Compacted: the newest record of each key is kept."
+        case Kind.FOLLOWED:
+            return f"In one partition, kept for {topic.retention_days} days; the newest version of a `{topic.partitioned_by}` counts."
 
 
 def _partitioned(topic: Topic) -> str:
     if topic.partitioned_by is None:
         return f"Producers choose partition and key as they like; {topic.owner} alone validates it."
-    return "" if topic.kind is Kind.CONTROL else f"Partitioned by murmur2 of `{topic.partitioned_by}`."
+    return "" if topic.one_partition else f"Partitioned by murmur2 of `{topic.partitioned_by}`."
 
 
 def _configuration(topic: Topic) -> dict[str, Any]:
     match topic.kind:
-        case Kind.LOG:
+        case Kind.LOG | Kind.FOLLOWED:
             return {"cleanup.policy": ["delete"], "retention.ms": topic.retention_days * 86_400_000}
         case Kind.CONTROL:
             return {"cleanup.policy": ["delete"], "retention.ms": -1}
@@ -158,7 +166,8 @@ def _shown(event: type[Event]) -> type[Any]:
     for field in fields(event):
         hint = hints[field.name]
         if _is_raw(hint):
-            parts.append((field.name, Annotated[RAW[field.name], *_notes(hint)], msgspec.field(default_factory=RAW[field.name])))
+            carries, absent = RAW[field.name]
+            parts.append((field.name, Annotated[carries, *_notes(hint)], msgspec.field(default_factory=absent)))
         elif field.default is not NODEFAULT:
             parts.append((field.name, hint, field.default))
         elif field.default_factory is not NODEFAULT:

@@ -12,7 +12,8 @@
     │   ├── NotCoPartitioned  joined topics were assigned apart
     │   └── Fenced            another process took this slot
     ├── UsageError        the caller of a command: exit code 2
-    │   └── SettingsError     a setting is unknown or out of range; says which
+    │   ├── SettingsError     a setting is unknown or out of range; says which
+    │   └── LiveMembers       a group's offsets are to be moved while it has members
     └── Unavailable       the operator: a place (Kafka, ClickHouse) does not answer; exit code 3
         ├── PortTaken         a port that the one-machine stack needs is in use
         └── PathInUse         another process owns this data folder
@@ -84,6 +85,13 @@ class UsageError(MillraceError):
 
 class SettingsError(UsageError):
     """A setting is unknown, of the wrong type or out of its range."""
+
+
+class LiveMembers(UsageError):
+    """A group's offsets cannot be moved while it has members."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(f"group {group} has live members and only they may move its offsets: stop its workers, then run this again")
 
 
 class Unavailable(MillraceError):

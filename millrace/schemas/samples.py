@@ -5,7 +5,7 @@ The bytes they once had are kept under ``tests/golden/samples`` and must decode 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from msgspec import Raw
 
@@ -13,13 +13,12 @@ from millrace.schemas.assignment import Assignment
 from millrace.schemas.commit import Commit, Range
 from millrace.schemas.dead_letter import Allowance, DeadLetter
 from millrace.schemas.event import Event
-from millrace.schemas.experiment import Condition, Plan, State, Test, Variant
+from millrace.schemas.experiment_samples import MOMENTS, PLAN, POLICY, RESULT, SIGNAL, TIME
 from millrace.schemas.model import Golden, ModelVersion, Output, Route, Share
-from millrace.schemas.outcome import Outcome
+from millrace.schemas.outcome import Outcome, UnitOutcome
 from millrace.schemas.prediction import Prediction, Status
 from millrace.schemas.request import Request
 
-TIME = datetime(2026, 3, 14, 15, 9, 26, 535_897, UTC)
 DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 TOPIC_ID = "Zk3uAkyqSlu4Q8TTc7Kx2w"
 
@@ -36,6 +35,15 @@ REQUEST = Request(
 OUTCOME = Outcome(
     unit_id="customer-42", metric="paid", value=129.9, id="payment-77", request_id="order-1729", time=TIME + timedelta(hours=3)
 )
+UNIT_OUTCOME = UnitOutcome(
+    id="2c7c7a7c3a016c1d3be35c1c0b5a0a6c",
+    unit_id="customer-42",
+    metric="paid",
+    value=129.9,
+    time=TIME + timedelta(hours=3),
+    request_id="order-1729",
+    outcome_id="payment-77",
+)
 ASSIGNMENT = Assignment(
     id="6c1d3be35c1c0b5a0a6c2a7c7a7a3c01",
     request_id="order-1729",
@@ -49,6 +57,10 @@ ASSIGNMENT = Assignment(
     exposed=False,
     override=True,
     model="approve-next",
+    policy_version=7,
+    propensities={"control": 0.5, "challenger": 0.5},
+    segments={"country": "DE"},
+    features={"amount": 129.9},
 )
 PREDICTION = Prediction(
     id="0b7e2f6f4c9d4a51a4a0d9f0a3f5c2e1",
@@ -68,20 +80,6 @@ PREDICTION = Prediction(
     batch_records=17,
     cache="hit",
     error="",
-)
-PLAN = Plan(
-    name="checkout",
-    version=2,
-    state=State.RUNNING,
-    time=TIME,
-    salt="checkout-2026",
-    variants=(Variant(name="control", model="approve"), Variant(name="challenger", model="approve-next", parameters={"threshold": 0.4})),
-    sample=0.5,
-    targeting=(Condition(field="country", test=Test.IN, value=["DE", "FR"]), Condition(field="age", test=Test.RANGE, value=[18, None])),
-    overrides={"customer-1": "control"},
-    models=("approve",),
-    owner="pricing",
-    hypothesis="the new model approves more good orders",
 )
 MODEL = ModelVersion(
     name="approve",
@@ -129,9 +127,14 @@ COMMIT = Commit(
 SAMPLES: dict[str, Event] = {
     "requests": REQUEST,
     "outcomes": OUTCOME,
+    "outcomes-by-unit": UNIT_OUTCOME,
     "assignments": ASSIGNMENT,
     "predictions": PREDICTION,
     "experiments": PLAN,
+    "policies": POLICY,
+    "moments": MOMENTS,
+    "results": RESULT,
+    "signals": SIGNAL,
     "models": MODEL,
     "routes": ROUTE,
     "allowances": ALLOWANCE,

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from millrace.infra.clickhouse.blocks import Builder, Place
 from millrace.infra.clickhouse.client import Client, Refusal
 from millrace.infra.clickhouse.migrate import Migration, migrate, migrations
-from millrace.infra.clickhouse.views import View, views
+from millrace.infra.clickhouse.store import Store
+from millrace.infra.clickhouse.view import View
+from millrace.infra.clickhouse.views import views
 from millrace.infra.settings import ClickHouseSettings, Secret
 from millrace.schemas.errors import Stop
+from millrace.schemas.record import Record
 from millrace.schemas.tables import DEDUPLICATION_WINDOW_BLOCKS, ENGINE, MARKS, TABLES
 from tests.stack import ClickHouse
 
 DATABASE = "millrace"
+PLAN_OF_BEFORE = Path(__file__).parents[1] / "golden" / "samples" / "before" / "experiments.json"
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +64,25 @@ def test_every_statement_may_run_again(client: Client) -> None:
     for migration in migrations():
         for statement in migration.statements(DATABASE):
             client.command(statement)
+
+
+def test_a_plan_of_before_says_in_its_new_columns_what_its_bytes_mean(clickhouse: ClickHouse) -> None:
+    """A row that stood there when the columns came is as one whose record, of the same bytes, comes now."""
+    old = Client(ClickHouseSettings(address=clickhouse.url, database="before"))
+    first = [migration for migration in migrations() if migration.number <= 2]
+    old.command("CREATE DATABASE before")
+    for statement in [statement for migration in first for statement in migration.statements("before")]:
+        old.command(statement)
+    fields = "name, version, salt, variants, overrides, _topic_id, _partition, _offset, _lease"
+    values = "'checkout', 1, 's', '[]', {}, 'topic-id', 0, 6, now() + 60"
+    old.command(f"INSERT INTO before.experiments ({fields}) SELECT {values.replace('{}', 'map()')}", async_insert=0)
+    migrate(old)
+    lease = int(old.rows("SELECT toUnixTimestamp(now())")[0][0]) + 60
+    record = Record("experiments", 0, 7, 0, None, PLAN_OF_BEFORE.read_bytes())
+    Store(old, 20).insert("experiments", Builder(TABLES["experiments"]).build([record], Place("topic-id", 0, lease)), "before")
+    came = "unit, layer, holdout, ramp, target_units, spans, allocation, metrics, segments, analysis, created, started, conclusion"
+    stood, comes = old.rows(f"SELECT {came} FROM before.experiments ORDER BY _offset")
+    assert stood == comes
 
 
 def test_migrations_are_numbered_without_gaps() -> None:

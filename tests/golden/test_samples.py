@@ -18,6 +18,8 @@ from millrace.schemas.topics import BY_NAME, TOPICS
 from millrace.schemas.wire import codec
 
 FOLDER = Path(__file__).parent / "samples"
+BEFORE = FOLDER / "before"
+"""What was published before an event had all the fields that it has now."""
 HEADERS = {form: [("content-type", form.value.encode())] for form in Format}
 ENDINGS = {Format.JSON: "json", Format.MSGPACK: "msgpack"}
 
@@ -59,6 +61,21 @@ def test_every_field_of_a_sample_is_set(topic: str) -> None:
 def test_unknown_fields_of_a_later_version_are_skipped(topic: str) -> None:
     later = msgspec.json.decode(golden(topic, Format.JSON), type=dict[str, object]) | {"a_later_field": [1, {"x": None}]}
     assert plain(codec(BY_NAME[topic]).decode(msgspec.json.encode(later))) == plain(SAMPLES[topic])
+
+
+@pytest.mark.parametrize("form", Format, ids=lambda form: form.name)
+@pytest.mark.parametrize("topic", sorted({file.stem for file in BEFORE.iterdir()}))
+def test_bytes_of_before_mean_the_sample_without_what_came_later(topic: str, form: Format) -> None:
+    """What they state is the sample's; what they do not state is what it was when nobody could state it."""
+    stated = msgspec.json.decode((BEFORE / f"{topic}.json").read_bytes(), type=dict[str, object])
+    event = codec(BY_NAME[topic]).decode((BEFORE / f"{topic}.{ENDINGS[form]}").read_bytes(), HEADERS[form])
+    later = [field for field in msgspec.structs.fields(event) if field.encode_name not in stated]
+    assert later
+    for field in later:
+        default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+        assert getattr(event, field.name) == default
+    meant = msgspec.structs.replace(SAMPLES[topic], **{field.name: getattr(event, field.name) for field in later})
+    assert plain(event) == plain(meant)
 
 
 def test_a_binary_vector_is_the_same_as_its_numbers() -> None:

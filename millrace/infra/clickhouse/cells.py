@@ -70,7 +70,11 @@ def times(values: Values) -> Array:
 
 
 def json_texts(values: Values) -> Array:
-    """Containers as JSON text; what is already bytes stays as it is."""
+    """Containers as JSON text; what is already bytes stays as it is, and nothing stays nothing."""
+    if None in values:
+        return pa.array(
+            [value if value is None else bytes(value) if type(value) in BUFFERS else _encode(value) for value in values], pa.binary()
+        )
     if BUFFERS.isdisjoint(map(type, values)):
         return joined(list(map(_encode, values)))
     return joined([value if type(value) in BUFFERS else _encode(value) for value in values])
