@@ -13,8 +13,14 @@ from millrace.schemas import wire
 from millrace.schemas.dead_letter import Allowance
 from millrace.schemas.errors import DecodeError
 from millrace.schemas.record import Record
-from millrace.schemas.topics import ALLOWANCES, BY_NAME, Topic
+from millrace.schemas.topics import ALLOWANCES, BY_NAME, Kind, Topic
 from millrace.streams.step import Step
+
+REASONS = {
+    Kind.CONTROL: "it is not the next version (another edit came first, or one before it is missing), or none that a worker can go by",
+    Kind.FOLLOWED: "it is not newer than what is known",
+}
+"""Why a step takes no notice of a record that it could read."""
 
 
 class Source(Protocol):
@@ -84,7 +90,7 @@ class Controls:
                 self._ignore(record, str(error))
             else:
                 if not taken:
-                    self._ignore(record, "it is not the next version: another edit came first, or one before it is missing")
+                    self._ignore(record, REASONS[BY_NAME[record.topic].kind])
         self._settle()
 
     def _settle(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,10 +19,12 @@ from millrace.infra.settings import Settings, convert
 from millrace.schemas.commit import Commit, Range
 from millrace.schemas.errors import OffsetsLost, SettingsError, UsageError
 from millrace.schemas.event import from_ms
-from millrace.schemas.topics import ALLOWANCES, COMMITS, READERS, REQUESTS, TOPICS
+from millrace.schemas.topics import ALLOWANCES, COMMITS, READERS, REQUESTS, STATEFUL, TOPICS, changelog
 from millrace.schemas.wire import codec
 from tests.stack import Broker, wait_until
 
+EVERY = [topic.name for topic in TOPICS] + [changelog(role) for role in STATEFUL]
+ONE_PARTITION = ("-models", "-routes", "-experiments", "-policies", "-allowances")
 SMALL = Wanted(topics=(REQUESTS, COMMITS, ALLOWANCES), readers={"inference": (REQUESTS,)}, changelogs=("joiner-changelog",))
 
 
@@ -75,9 +78,9 @@ def forget_offsets(settings: Settings, group: str, topic: str) -> None:
 
 def test_everything_is_made_once_and_found_the_second_time(settings: Settings) -> None:
     changes = provision(settings)
-    assert [change.name for change in changes if change.kind == "topic"] == [settings.topic_prefix + topic.name for topic in TOPICS]
+    assert [change.name for change in changes if change.kind == "topic"] == [settings.topic_prefix + name for name in EVERY]
     infos = clients.describe(settings, [settings.topic_prefix + topic.name for topic in TOPICS])
-    assert {info.partitions for name, info in infos.items() if name.endswith(("models", "routes", "experiments", "allowances"))} == {1}
+    assert {info.partitions for name, info in infos.items() if name.endswith(ONE_PARTITION)} == {1}
     for role, topics in READERS.items():
         for topic in topics:
             start, metadata = committed(settings, role, topic.name)[0]
@@ -122,6 +125,15 @@ def test_provisioning_beside_a_live_worker_changes_nothing(settings: Settings, m
     assert provision(settings, Wanted(topics=SMALL.topics, readers={})) == []
     with pytest.raises(UsageError, match="live members"):
         provision(settings, SMALL)
+
+
+def test_a_topic_that_a_group_reads_from_now_on_waits_until_its_workers_have_ended(settings: Settings, member: Consumer) -> None:
+    """As after an upgrade: whoever ended a moment ago is a member until its session is over."""
+    leaving = threading.Timer(1.0, member.close)
+    leaving.start()
+    provision(settings, Wanted(topics=(REQUESTS,), readers={"inference": (REQUESTS,)}))
+    leaving.join()
+    assert [offset for offset, _ in committed(settings, "inference", "requests")] == [0, 0, 0]
 
 
 def test_reset_refuses_a_group_with_live_members(settings: Settings, request: pytest.FixtureRequest) -> None:

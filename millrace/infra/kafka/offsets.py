@@ -19,7 +19,7 @@ from millrace.infra.kafka.clients import Slot, TopicInfo, admin, describe, full_
 from millrace.infra.kafka.whole import read_whole
 from millrace.infra.settings import Settings
 from millrace.schemas.commit import Commit
-from millrace.schemas.errors import OffsetsLost, UsageError
+from millrace.schemas.errors import LiveMembers, OffsetsLost, UsageError
 from millrace.schemas.topics import COMMITS
 from millrace.schemas.wire import codec
 
@@ -40,16 +40,22 @@ class Start(Enum):
 def commit_absent(settings: Settings, role: str, infos: Mapping[str, TopicInfo], made: Collection[str], start: Start) -> dict[str, int]:
     """Commit a start offset wherever the group has none on these topics (by full name), and say for how many partitions of each.
 
-    ``made`` are the topics that were created just now.
+    ``made`` are the topics that were created just now. A group that has worked before and gets another topic, as after an upgrade, is
+    waited for: a worker that ended a moment ago still counts as a member.
 
-    Raises OffsetsLost where the role's own transactions show that it worked on such a partition before.
+    Raises OffsetsLost where the role's own transactions show that it worked on such a partition before, UsageError for live members.
     """
     client = admin(settings)
     absent = [place for place, offset in committed(settings, role, infos).items() if offset < 0]
     older = [place for place in absent if place[0] not in made]
     _refuse_lost(settings, role, older, infos)
     new = {place: 0 for place in absent if place[0] in made}  # its leader may not be known yet, and it is empty
-    _alter(settings, role, new | positions(client, older, start), infos, {})
+    wanted = new | positions(client, older, start)
+    try:
+        _alter(settings, role, wanted, infos, {})
+    except LiveMembers:
+        _wait_until_empty(client, group_name(settings, role), settings.runner.session_timeout_seconds)
+        _alter(settings, role, wanted, infos, {})
     return {topic: sum(place[0] == topic for place in absent) for topic in infos if any(place[0] == topic for place in absent)}
 
 
@@ -175,7 +181,7 @@ def _commit(consumer: Consumer, places: list[TopicPartition], group: str) -> Non
     except KafkaException as error:
         refused = error.args[0]
     if refused is not None:
-        raise _live(group) if refused.code() in LIVE_GROUP else failed(refused, f"setting the offsets of group {group}")
+        raise LiveMembers(group) if refused.code() in LIVE_GROUP else failed(refused, f"setting the offsets of group {group}")
 
 
 def _wait_until_empty(client: AdminClient, group: str, session_seconds: float) -> None:
@@ -183,14 +189,10 @@ def _wait_until_empty(client: AdminClient, group: str, session_seconds: float) -
     deadline = time.monotonic() + session_seconds + 5
     while repeated(lambda: _members(client, group)):
         if time.monotonic() > deadline:
-            raise _live(group)
+            raise LiveMembers(group)
         time.sleep(0.5)
 
 
 def _members(client: AdminClient, group: str) -> int:
     futures = client.describe_consumer_groups([group], request_timeout=ANSWER_SECONDS)
     return len(result(futures[group], f"describing group {group}").members or [])
-
-
-def _live(group: str) -> UsageError:
-    return UsageError(f"group {group} has live members and only they may move its offsets: stop its workers, then run this again")

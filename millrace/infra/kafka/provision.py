@@ -20,7 +20,7 @@ from millrace.infra.kafka.offsets import Start, commit_absent
 from millrace.infra.settings import Settings
 from millrace.schemas.errors import SettingsError, Unavailable
 from millrace.schemas.limits import Limits
-from millrace.schemas.topics import READERS, TOPICS, Kind, Topic
+from millrace.schemas.topics import READERS, STATEFUL, TOPICS, Kind, Topic, changelog
 
 DAY_MS = 86_400_000
 COMPACTION_LAG_DAYS = 3
@@ -45,7 +45,7 @@ class Wanted(Struct, frozen=True):
     changelogs: Sequence[str] = ()
 
 
-EVERYTHING = Wanted()
+EVERYTHING = Wanted(changelogs=tuple(changelog(role) for role in STATEFUL))
 
 
 def provision(settings: Settings, wanted: Wanted = EVERYTHING, start: Start = Start.EARLIEST) -> list[Change]:
@@ -90,7 +90,7 @@ def _common(replication: int) -> dict[str, str]:
 
 def _kept(topic: Topic) -> dict[str, str]:
     match topic.kind:
-        case Kind.LOG:
+        case Kind.LOG | Kind.FOLLOWED:
             return {"cleanup.policy": "delete", "retention.ms": str(topic.retention_days * DAY_MS)}
         case Kind.CONTROL:
             return {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
@@ -114,7 +114,7 @@ def _record_bytes(topic: Topic, limits: Limits) -> int:
 def _topic(settings: Settings, topic: Topic) -> NewTopic:
     return NewTopic(
         full_name(settings, topic),
-        1 if topic.kind is Kind.CONTROL else settings.kafka.partitions,
+        1 if topic.one_partition else settings.kafka.partitions,
         settings.kafka.replication,
         config=topic_config(topic, settings.limits, settings.kafka.replication),
     )
