@@ -17,6 +17,7 @@ from millrace.schemas.errors import PathInUse
 KEY = b"k"
 MARK = b"m"
 Writes = dict[bytes, bytes | None]
+FEW_KEYS = 16
 
 
 class Mark(Struct, frozen=True):
@@ -39,6 +40,7 @@ class GroupStore:
         self._cache_bytes = cache_bytes
         self._pending: Writes = {}
         self._order: list[bytes] = []
+        self._unordered: list[bytes] = []
         self._db = self._opened()
 
     @property
@@ -69,13 +71,14 @@ class GroupStore:
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The pairs with start <= key < end, in order, as they stood when the scan began."""
+        self._put_in_order()
         keys = self._order[bisect_left(self._order, start) : bisect_left(self._order, end)]
         pending = {key: self._pending[key] for key in keys}
         return _overlaid(self._stored(start, end), pending)
 
     def discard(self) -> None:
         """Forget what this transaction wrote."""
-        self._pending, self._order = {}, []
+        self._pending, self._order, self._unordered = {}, [], []
 
     def take(self) -> Writes:
         """Take over what this transaction wrote, for ``apply`` once it is committed."""
@@ -106,10 +109,22 @@ class GroupStore:
         self._db = self._opened()
 
     def _write(self, key: bytes, value: bytes | None) -> None:
-        """Keep the keys in order beside the writes: a step that scans once a record must not look at all of them each time."""
         if key not in self._pending:
-            insort(self._order, key)
+            self._unordered.append(key)
         self._pending[key] = value
+
+    def _put_in_order(self) -> None:
+        """Keep the keys in order beside the writes, for scans alone: a step that never scans pays nothing.
+
+        One that scans once a record must not look at all of them each time: a few keys are put in their places, many are sorted in.
+        """
+        if len(self._unordered) > FEW_KEYS:
+            self._order += self._unordered
+            self._order.sort()
+        else:
+            for key in self._unordered:
+                insort(self._order, key)
+        self._unordered.clear()
 
     def _opened(self) -> Any:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter
 
 from millrace.schemas.record import Record
 
-Order = tuple[int, int, int]
+Order = tuple[int, int, str]
+_topic = attrgetter("topic")
 
 
 class Merge:
@@ -34,8 +37,8 @@ class Merge:
 
     def push(self, records: Iterable[Record]) -> None:
         """Take in records, each input's in the order of its offsets."""
-        for record in records:
-            self._held[record.topic].append(record)
+        for topic, same in groupby(records, _topic):
+            self._held[topic].extend(same)
 
     def waiting_for(self) -> set[str]:
         """The empty inputs that keep held records back: whose end must be asked for."""
@@ -43,12 +46,9 @@ class Merge:
 
     def ready(self, quiet: Iterable[str] = ()) -> list[Record]:
         """Take out all records whose turn is certain. ``quiet`` inputs are known to hold nothing earlier than what was pushed."""
-        silent = set(quiet)
-        out: list[Record] = []
+        silent, out = set(quiet), list[Record]()
         while (topic := self._next(silent)) is not None:
-            record = self._held[topic].popleft()
-            self._last_ms[topic] = record.appended_ms
-            out.append(record)
+            self._take(topic, out)
         return out
 
     def watermark_ms(self, quiet: Iterable[str] = (), quiet_ms: int = 0) -> int:
@@ -61,11 +61,24 @@ class Merge:
             return self._held[topic][0].appended_ms
         return max(quiet_ms, self._last_ms[topic]) if topic in silent else self._last_ms[topic]
 
+    def _take(self, topic: str, out: list[Record]) -> None:
+        """Take out the first record of a topic, and those behind it that come before every other topic's first."""
+        held, rank = self._held[topic], self._rank[topic]
+        others = [(other[0].appended_ms, self._rank[name]) for name, other in self._held.items() if other and name != topic]
+        upper = min(others, default=None)
+        record = held.popleft()
+        out.append(record)
+        while held and (upper is None or (held[0].appended_ms, rank) < upper):
+            record = held.popleft()
+            out.append(record)
+        self._last_ms[topic] = record.appended_ms
+
     def _next(self, silent: set[str]) -> str | None:
+        """The topic whose record's turn it is; None where nothing is held, or an input that is not quiet has nothing to compare with."""
         heads: list[Order] = []
         for topic, held in self._held.items():
             if held:
-                heads.append((held[0].appended_ms, self._rank[topic], held[0].offset))
+                heads.append((held[0].appended_ms, self._rank[topic], topic))
             elif topic not in silent:
                 return None
-        return list(self._held)[min(heads)[1]] if heads else None
+        return min(heads)[2] if heads else None

@@ -57,9 +57,14 @@ class Output:
         return Counter(map(_topic, emits))
 
     def changelog(self, topic: str, group: int, writes: Writes, delivered: Delivery) -> None:
-        """Produce a group's state changes to its partition of the changelog."""
-        for key, value in writes.items():
-            self._transactions.produce(topic, value, key, None, group, delivered)
+        """Produce a group's state changes to its partition of the changelog; ``delivered`` is told of the last alone.
+
+        That one has the highest offset, because a transaction's records stand in a partition as they were produced; and one that is not
+        delivered fails the commit, whichever it is.
+        """
+        produce, last = self._transactions.produce, len(writes) - 1
+        for at, (key, value) in enumerate(writes.items()):
+            produce(topic, value, key, None, group, delivered if at == last else None)
 
     def _partition(self, name: str, key: str) -> int:
         return partition_of(key, self._infos[name].partitions)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from millrace.infra.kafka.changelog import Restore
@@ -19,6 +21,7 @@ from millrace.streams.merge import Merge
 from millrace.workers.groups import Group, Hold, Why
 
 RESTORE_SECONDS = 0.05
+_place = attrgetter("topic", "partition")
 
 
 class Owned:
@@ -78,12 +81,12 @@ class Owned:
 
     def push(self, records: Iterable[Record]) -> None:
         """Put fetched records into their groups' merges; those of a held group come again when it goes on."""
-        for record in records:
-            group = self.groups[record.partition]
+        for (topic, number), run in groupby(records, _place):
+            group = self.groups[number]
             if group.working and group.merge is not None:
-                place = (self._names[record.topic], record.partition)
-                self._fetched[place] = max(self._fetched[place], record.offset + 1)
-                group.merge.push((record,))
+                place, taken = (self._names[topic], number), list(run)
+                self._fetched[place] = max(self._fetched[place], taken[-1].offset + 1)
+                group.merge.push(taken)
 
     def quiet(self, groups: list[Group]) -> tuple[dict[int, set[str]], int]:
         """For each of these groups the inputs read up to their ends as they are now, and a time before which all of that was appended."""

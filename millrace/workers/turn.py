@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
@@ -214,6 +215,9 @@ class Processor:
         return kept
 
     def _judge(self, records: list[Record], refused: dict[Spot, Any], groups: dict[int, Group]) -> dict[Place, Verdicts]:
+        """How far each place may go. Where nothing was refused, its records are counted at once, however the places are mixed."""
+        if not refused:
+            return self._all_good(records, groups)
         verdicts: dict[Place, Verdicts] = {}
         for (topic, partition), run in groupby(records, _place):
             place, group = (self._names[topic], partition), groups[partition]
@@ -223,10 +227,18 @@ class Processor:
             taken = list(run)
             end, cap = (before.end, before.cap) if before is not None else (-1, group.cap(place))
             group.last_ms = taken[-1].appended_ms
-            if refused:
-                verdicts[place] = judge(taken, refused, Verdicts(end, cap, False), self._controls.allowed(topic, partition), self._limits)
-            else:
-                verdicts[place] = Verdicts(taken[-1].offset + 1, cap.after_good(len(taken), self._limits), False)
+            verdicts[place] = judge(taken, refused, Verdicts(end, cap, False), self._controls.allowed(topic, partition), self._limits)
+        return verdicts
+
+    def _all_good(self, records: list[Record], groups: dict[int, Group]) -> dict[Place, Verdicts]:
+        verdicts: dict[Place, Verdicts] = {}
+        for (topic, partition), number in Counter(map(_place, records)).items():
+            place = (self._names[topic], partition)
+            verdicts[place] = Verdicts(-1, groups[partition].cap(place).after_good(number, self._limits), False)
+        for (topic, partition), last in {_place(record): record for record in records}.items():
+            verdicts[(self._names[topic], partition)].end = last.offset + 1
+        for partition, last in {record.partition: record for record in records}.items():
+            groups[partition].last_ms = last.appended_ms
         return verdicts
 
     def _holds_at_cap(self, verdicts: dict[Place, Verdicts], groups: dict[int, Group]) -> Iterator[tuple[Group, Hold]]:

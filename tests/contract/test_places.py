@@ -111,3 +111,15 @@ def test_keys_beside_the_mark_are_only_ours(tmp_path: Path) -> None:
     assert [key for key, _ in store.scan(b"", b"\xff" * 8)] == [b"", b"\x00", b"k", b"m", b"\xff\xff"]
     assert store.mark == Mark("id", 7, 1.0)
     store.close()
+
+
+def test_many_keys_written_between_two_scans_are_in_order(tmp_path: Path) -> None:
+    """Few new keys are put in their places, many are sorted in: before and after that a scan shows the same."""
+    store, twin = GroupStore(tmp_path / "0"), MemoryStore()
+    keys = [bytes([number * 37 % 256]) for number in range(256)]
+    for few in (keys[:3], keys[3:120], keys[120:130], keys[130:]):
+        for key in few:
+            store.put(key, key)
+            twin.put(key, key)
+        assert list(store.scan(b"\x05", b"\xf0")) == list(twin.scan(b"\x05", b"\xf0"))
+    store.close()
