@@ -1,0 +1,1 @@
+"""What an experiment's moments say: estimates, intervals, tests. Pure functions of numbers, each with its source."""

@@ -1,0 +1,1 @@
+"""Do the levels, the coverage and the budgets hold that the statistics promise?"""
