@@ -14,7 +14,7 @@ from millrace.schemas.event import from_ms
 from millrace.schemas.experiment import Plan, State, Variant
 from millrace.schemas.model import Golden, ModelVersion, Output, Route, Share
 from millrace.schemas.record import Emit, Format, Record, Refused
-from millrace.schemas.topics import EXPERIMENTS, MODELS, REQUESTS, ROUTES
+from millrace.schemas.topics import EXPERIMENTS, MODELS, POLICIES, REQUESTS, ROUTES
 from millrace.schemas.wire import codec
 from millrace.streams.predict import Decide, DecideSettings
 from millrace.streams.step import Batch
@@ -107,7 +107,7 @@ def plan(name: str = "exp", version: int = 1, state: State = State.RUNNING, weig
 
 def control(event: Any) -> Record:
     """A control record, decoded."""
-    topic = next(topic for topic in (EXPERIMENTS, MODELS, ROUTES) if isinstance(event, topic.event))
+    topic = next(topic for topic in (EXPERIMENTS, POLICIES, MODELS, ROUTES) if isinstance(event, topic.event))
     return Record(topic.name, 0, 0, NOW_MS, None, None, None, event)
 
 

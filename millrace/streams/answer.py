@@ -17,7 +17,7 @@ from millrace.schemas.prediction import Prediction, Status
 from millrace.schemas.record import Emit, Record
 from millrace.schemas.request import Request
 from millrace.schemas.topics import PREDICTIONS
-from millrace.streams.assign import bucket
+from millrace.streams.buckets import bucket
 from millrace.streams.features import Rows
 from millrace.streams.microbatch import Outputs
 from millrace.streams.routes import Target

@@ -15,6 +15,7 @@ from millrace.schemas.event import to_ms
 from millrace.schemas.experiment import Plan
 from millrace.schemas.limits import Limits
 from millrace.schemas.model import ModelVersion, Route
+from millrace.schemas.policy import PolicyVersion
 from millrace.schemas.prediction import Status
 from millrace.schemas.record import Emit, Record, Refused
 from millrace.schemas.request import Request
@@ -100,13 +101,13 @@ class Decide:
         self._fleet = Fleet(models, settings.limits)
 
     def observe(self, record: Record) -> bool:
-        """Take in a plan, a model version or a route; False where it is not the next of its name.
+        """Take in a plan, a policy, a model version or a route; False where it is not the next of its name.
 
         What it names is taken up by ``settle``, when it is loaded: until then the old route serves on.
         """
         match record.event:
-            case Plan() as plan:
-                return self._assigner.observe(plan)
+            case Plan() | PolicyVersion() as event:
+                return self._assigner.observe(event)
             case ModelVersion() as version:
                 return self._fleet.observe_version(version, record.appended_ms)
             case Route() as route:

@@ -7,7 +7,8 @@ from collections.abc import Container
 
 from millrace.schemas.model import Route
 from millrace.schemas.versions import Versions
-from millrace.streams.assign import bounds, bucket
+from millrace.streams.buckets import bucket
+from millrace.streams.spans import bounds
 
 Target = tuple[str, int]
 """A model's name and version."""

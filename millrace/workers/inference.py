@@ -10,7 +10,7 @@ from millrace.infra.settings import InferenceSettings, Settings
 from millrace.infra.telemetry import Answered, ModelFailed, Telemetry
 from millrace.schemas.prediction import Prediction, Status
 from millrace.schemas.record import Emit
-from millrace.schemas.topics import EXPERIMENTS, MODELS, PREDICTIONS, READERS, ROUTES
+from millrace.schemas.topics import EXPERIMENTS, MODELS, POLICIES, PREDICTIONS, READERS, ROUTES
 from millrace.streams.answer import Recording
 from millrace.streams.fleet import Models
 from millrace.streams.microbatch import BLAMED
@@ -88,7 +88,7 @@ def work(settings: Settings, telemetry: Telemetry, models: Models | None = None)
     return Work(
         role=ROLE,
         inputs=READERS[ROLE],
-        controls=(EXPERIMENTS, MODELS, ROUTES),
+        controls=(EXPERIMENTS, POLICIES, MODELS, ROUTES),
         step=Inference(settings, telemetry, models),
         stateless=True,
         gather_seconds=gather_seconds(settings),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from millrace.schemas.model import Route, Share
-from millrace.streams.assign import Experiment, bucket
+from millrace.streams.assign import Experiment
+from millrace.streams.buckets import bucket
 from millrace.streams.routes import Serving
 from tests.models import NOW, least, plan, request
 

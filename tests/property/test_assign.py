@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millrace.schemas.experiment import Plan
-from millrace.streams.assign import Assigner, Experiment, bounds, bucket
+from millrace.streams.assign import Assigner, Experiment
+from millrace.streams.buckets import bucket
 from millrace.streams.routes import Serving
+from millrace.streams.spans import bounds
 from tests.models import NOW, assignments_of, control, decide, facts_of, least, manifest, plan, request, route
 
 UNITS = [f"unit-{i}" for i in range(4_000)]

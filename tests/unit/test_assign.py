@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from millrace.schemas.errors import Never
 from millrace.schemas.experiment import Condition, Test, Variant
-from millrace.streams.assign import Experiment, check
+from millrace.streams.assign import Experiment, derive
+from millrace.streams.plan_check import can_assign, check
 from millrace.streams.target import predicate
 from tests.models import NOW, least, plan, request
 
@@ -94,7 +96,7 @@ def test_all_conditions_must_hold() -> None:
     ("fields", "says"),
     [
         ({"weights": (0.0, 0.0)}, "one of them above 0"),
-        ({"weights": (float("inf"), 1.0)}, "weights must be finite"),
+        ({"weights": (float("inf"), 1.0)}, "`variants[0].weight`: inf"),
         ({"variants": (Variant(name="a"), Variant(name="a"))}, "two variants have one name"),
         ({"overrides": {"u": "nobody"}}, "'nobody', which is none of v0, v1"),
         ({"targeting": (where("x", Test.IN, "CH"),)}, "needs a list of values"),
@@ -106,3 +108,12 @@ def test_a_plan_that_means_nothing_is_named(fields: dict[str, Any], says: str) -
     with pytest.raises(Never, match="experiment 'exp' version 1") as error:
         check(plan(**fields))
     assert says in str(error.value)
+
+
+def test_nothing_follows_from_a_plan_that_cannot_assign() -> None:
+    good = plan()
+    (one,) = assign(good, least(7))
+    assert derive(good, one)
+    for bad in (plan(weights=(0.0, 0.0)), replace(good, variants=good.variants[:1] * 2), replace(good, sample=0.5, holdout=1.0)):
+        assert not derive(bad, one)
+        assert not can_assign(bad)

@@ -14,6 +14,7 @@ from millrace.schemas.errors import SettingsError
 from millrace.streams.answer import Keep
 from millrace.streams.step import Batch
 from millrace.workers.inference import Inference, gather_seconds, step_settings
+from millrace.workers.stack.roles import WORKERS
 from tests.models import NOW, MemoryModels, least, request
 
 TREE = {
@@ -55,7 +56,7 @@ def test_an_unknown_way_of_recording_is_refused_at_the_start() -> None:
         step_settings(convert({"inference": {"models": {"a": {"features_recorded": "most"}}}}))
 
 
-@pytest.mark.parametrize("role", ["inference", "archiver"])
+@pytest.mark.parametrize("role", WORKERS)
 def test_a_worker_refuses_unknown_settings_so_that_nobody_starts_it_again(role: str) -> None:
     command = [sys.executable, "-m", f"millrace.workers.{role}"]
     done = subprocess.run(command, env=os.environ | {"MILLRACE_RUNNER__POLL": "1"}, capture_output=True, text=True, timeout=60, check=False)
