@@ -40,6 +40,18 @@ class Window:
         return None
 
 
+def too_many_bytes(record: Record, limits: Limits) -> str | None:
+    """Why a record of this size is refused, or None."""
+    size = len(record.value or b"")
+    return f"$: the record has {size} bytes, the limit is {limits.record_bytes}" if size > limits.record_bytes else None
+
+
+def too_long(text: str, path: str, limits: Limits) -> str | None:
+    """Why a string of this length is refused, or None."""
+    limit = limits.string_characters
+    return f"{path}: a string of {len(text)} characters, the limit is {limit}" if len(text) > limit else None
+
+
 class Door:
     """Name what is wrong with each request of a poll that may not come in: size, strings, nesting, finite numbers, event time."""
 
@@ -77,9 +89,8 @@ class Door:
 
     def _refusal(self, record: Record, window: Window) -> str | None:
         request: Request = record.event
-        size = len(record.value or b"")
-        if size > self._limits.record_bytes:
-            return f"$: the record has {size} bytes, the limit is {self._limits.record_bytes}"
+        if reason := too_many_bytes(record, self._limits):
+            return reason
         if request.time is not None and (reason := window.refusal(request.time, record.appended_ms)):
             return reason
         return _both_forms(request) or self._strings(request) or self._context(request.context)
@@ -122,8 +133,7 @@ class Door:
         return None
 
     def _long(self, text: str, path: str) -> str | None:
-        limit = self._limits.string_characters
-        return f"{path}: a string of {len(text)} characters, the limit is {limit}" if len(text) > limit else None
+        return too_long(text, path, self._limits)
 
 
 def _plain(context: Mapping[str, object]) -> bool:

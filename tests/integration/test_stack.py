@@ -23,10 +23,12 @@ from millrace.infra.embedded import kafka, stack_file
 from millrace.infra.embedded.processes import find
 from millrace.infra.models.networks import perceptron
 from millrace.infra.settings import Settings, StackSettings
+from millrace.workers.stack.roles import WORKERS
 from millrace.workers.stack.status import status
 from tests.stack import claim_base, pings, wait_until
 from tests.terminal import ESCAPE, GREEN, HIDE_CURSOR, on_terminal
 
+READING = ("inference-0", "intake-0", "archiver-0")
 PROCESS_KEYS = {"name", "role", "pid", "state", "uptime_seconds", "restarts", "lag", "last_error"}
 
 
@@ -270,11 +272,12 @@ def test_a_terminal_has_colours_and_a_pipe_has_none(stack: Millrace) -> None:
     assert ESCAPE not in stack("status").stdout
 
 
+@pytest.mark.slow
 def test_workers_go_on_after_up_was_killed(millrace: Millrace, tmp_path: Path) -> None:
     """All of it, with real workers: decide, kill ``up`` with everything that it started, start again, decide, compare."""
     (tmp_path / "m.onnx").write_bytes(perceptron([2, 4, 1]))
     rows = json.loads(millrace.with_workers("--json").stdout)["processes"]
-    assert [row["name"] for row in rows] == ["kafka", "clickhouse", "inference-0", "archiver-0"]
+    assert [row["name"] for row in rows] == ["kafka", "clickhouse", *(f"{role}-0" for role in WORKERS)]
     millrace("models", "add", "m", str(tmp_path / "m.onnx"))
     ask = ("predict", "m", "--vector", "[1, 2]", "--timeout", "60", "--json")
     first = json.loads(millrace(*ask).stdout)
@@ -294,7 +297,7 @@ def test_workers_go_on_after_up_was_killed(millrace: Millrace, tmp_path: Path) -
     assert first["request_id"] != second["request_id"]
     assert "clean" in millrace("verify").stdout
     assert sql(millrace.clickhouse, "SELECT count(), uniqExact(request_id) FROM millrace.v_predictions") == "2\t2"
-    wait_until(lambda: [millrace.process(name)["lag"] for name in ("inference-0", "archiver-0")] == [0, 0], 60, "nothing is behind")
+    wait_until(lambda: [millrace.process(name)["lag"] for name in READING] == [0] * len(READING), 60, "nothing is behind")
 
 
 def test_a_start_that_cannot_work_says_why_and_leaves_nothing(millrace: Millrace) -> None:

@@ -14,6 +14,7 @@ from millrace.infra.embedded.ports import WIDTH, Ports, is_free, require
 from millrace.infra.settings import Settings, StackSettings, load
 from millrace.schemas.errors import PortTaken, SettingsError, UsageError
 from millrace.workers.stack import plan
+from millrace.workers.stack.roles import WORKERS
 from tests.stack import claim_base
 
 
@@ -73,7 +74,7 @@ def test_an_address_in_the_settings_replaces_the_embedded_place(tmp_path: Path) 
 
 def test_workers_are_told_where_the_places_are_and_which_one_they_are(tmp_path: Path) -> None:
     children = plan.workers(plan.make(settings(tmp_path, 12_000), inference=2, with_workers=True))
-    assert [child.name for child in children] == ["inference-0", "inference-1", "archiver-0"]
+    assert [child.name for child in children] == ["inference-0", "inference-1", *(f"{role}-0" for role in WORKERS if role != "inference")]
     assert children[1].command[1:] == ("-m", "millrace.workers.inference")
     assert children[1].environment == {
         "MILLRACE_KAFKA": "127.0.0.1:12000",

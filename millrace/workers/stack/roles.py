@@ -14,7 +14,7 @@ from millrace.infra.embedded import kafka
 from millrace.workers.stack.child import Child
 from millrace.workers.stack.probe import http_ok
 
-WORKERS = ("inference", "archiver")
+WORKERS = ("inference", "intake", "experimenter", "judge", "archiver")
 PLACE_STOP_SECONDS = 25.0
 WORKER_STOP_SECONDS = 20.0
 
