@@ -11,7 +11,23 @@ from typing import Any
 from millrace.infra.kafka.clients import admin, describe
 from millrace.infra.kafka.provision import Wanted, provision
 from millrace.infra.settings import Settings, convert, process_environment
-from millrace.schemas.topics import EXPERIMENTS, OUTCOMES, PREDICTIONS, REQUESTS, TOPICS, Topic, changelog
+from millrace.schemas.limits import Limits
+from millrace.schemas.topics import (
+    ASSIGNMENTS,
+    EXPERIMENTS,
+    MOMENTS,
+    OUTCOMES,
+    OUTCOMES_BY_UNIT,
+    PREDICTIONS,
+    REQUESTS,
+    RESULTS,
+    TOPICS,
+    Topic,
+    changelog,
+)
+from millrace.streams.experiment.fold import Fold
+from millrace.streams.intake import Intake
+from millrace.streams.judge.step import Judge
 from millrace.streams.step import Step
 from millrace.workers.runner import Work
 from tests import counting, echo
@@ -39,7 +55,10 @@ class Bench:
 
 ECHO = Bench("echo", echo.ROLE, (REQUESTS,), PREDICTIONS, echo.Echo, (EXPERIMENTS,), stateless=True)
 COUNTING = Bench("counting", counting.ROLE, counting.INPUTS, OUTCOMES, lambda: counting.CountingJoin(TIMEOUT_MS))
-BENCHES = {bench.name: bench for bench in (ECHO, COUNTING)}
+INTAKE = Bench("intake", "intake", (OUTCOMES,), OUTCOMES_BY_UNIT, lambda: Intake(Limits()), stateless=True)
+JUDGE = Bench("judge", "judge", (MOMENTS,), RESULTS, Judge, (EXPERIMENTS,))
+FOLDING = Bench("folding", "experimenter", (ASSIGNMENTS, OUTCOMES_BY_UNIT), MOMENTS, Fold, (EXPERIMENTS,))
+BENCHES = {bench.name: bench for bench in (ECHO, COUNTING, INTAKE, JUDGE, FOLDING)}
 
 
 @dataclass(frozen=True)
