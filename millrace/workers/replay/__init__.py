@@ -209,7 +209,9 @@ class Run:
 
     def _elsewhere(self, event: Any) -> bool:
         """Whether an event is another role's, or comes from a transaction that is not run again: each has its own ``now``."""
-        return event is not None and (getattr(event, "worker", self._role.name) != self._role.name or event.time in self._not_run)
+        if event is None:
+            return False
+        return getattr(event, "worker", self._role.name) != self._role.name or event.time in self._not_run or self._role.others(event)
 
     def _numbers(self, name: str) -> range:
         return range(self._infos[name].partitions)

@@ -69,7 +69,7 @@ class Again:
 
     def _processor(self, stand: Stand, commit: Commit) -> Processor:
         slot = Slot(commit.worker, int(commit.slot.rpartition("-")[2]))
-        return Processor(commit.worker, slot, stand.work.step, stand.work.inputs, self._settings, Uncapped(stand.controls))
+        return Processor(commit.worker, slot, stand.work.step, stand.work.inputs, self._settings, Uncapped(stand.controls, commit.control))
 
     def _groups(self, commit: Commit) -> dict[int, Group]:
         """The partition groups, standing where the transaction found them."""
@@ -125,10 +125,13 @@ class Remembered(Group):
 
 
 class Uncapped:
-    """What was known, without a cap on dead letters: it only ever decides how far a transaction goes, which is on record."""
+    """What was known, without a cap on dead letters: it only ever decides how far a transaction goes, which is on record.
 
-    def __init__(self, controls: Controls) -> None:
-        self.versions = controls.versions
+    Of topics that the worker did not follow yet when ``known`` was recorded, nothing was known, and nothing was said.
+    """
+
+    def __init__(self, controls: Controls, known: Mapping[str, int]) -> None:
+        self.versions = {name: end for name, end in controls.versions.items() if name in known}
         self.lacking = controls.lacking
 
     def allowed(self, topic: str, partition: int) -> int:

@@ -15,7 +15,7 @@ from millrace.schemas.commit import Commit
 from millrace.schemas.errors import MillraceError, NotNow, Unavailable
 from millrace.schemas.model import ModelVersion
 from millrace.schemas.record import Record
-from millrace.schemas.topics import Topic
+from millrace.schemas.topics import Kind, Topic
 from millrace.streams.microbatch import Model
 from millrace.workers.controls import Controls, followed
 from millrace.workers.runner import Work
@@ -23,6 +23,8 @@ from millrace.workers.runner import Work
 Target = tuple[str, int]
 LOADING_SECONDS = 60.0
 LOOK_SECONDS = 0.01
+UNLIMITED = "the retention of a control topic must be unlimited"
+EXPIRED = "its retention dropped it while it was read; run this again"
 
 
 class Places:
@@ -88,9 +90,14 @@ class RecalledModels(Places):
 
 
 class Upto:
-    """Control records in the order of their offsets, as far as ``ends`` says and no further."""
+    """Control records in the order of their offsets, as far as ``ends`` says and no further.
+
+    A topic that is kept for a time only is read from where its log starts: whoever reads it needs no more of it than that.
+    """
 
     def __init__(self, settings: Settings, topics: Iterable[Topic]) -> None:
+        topics = list(topics)
+        self._expiring = {topic.name for topic in topics if topic.kind is Kind.FOLLOWED}
         self._names = {full_name(settings, topic): topic.name for topic in topics}
         self._cursors = Cursors(settings, self._names)
         self.versions = dict.fromkeys(self._names.values(), 0)
@@ -112,12 +119,15 @@ class Upto:
         start, end = self.versions[short], self.ends.get(short, 0)
         if end <= start:
             return []
-        if self._cursors.extent((name, 0))[1] < end:
+        low, high = self._cursors.extent((name, 0))
+        if high < end:
             raise Unavailable(f"control topic {name} ends before offset {end}, which a transaction knew: it was made anew since")
+        if short in self._expiring:
+            start = max(start, min(low, end))
         try:
             records = list(self._cursors.read((name, 0), start, end))
         except Gone as error:
-            raise Unavailable(f"{error}: the retention of a control topic must be unlimited") from None
+            raise Unavailable(f"{error}: {EXPIRED if short in self._expiring else UNLIMITED}") from None
         self.versions[short] = end
         return records
 
