@@ -13,10 +13,12 @@ import xxhash
 from millrace.infra.clickhouse.blocks import Builder, Place
 from millrace.infra.clickhouse.client import Client
 from millrace.infra.clickhouse.migrate import migrate
+from millrace.infra.clickhouse.result_view import experiment_results
 from millrace.infra.clickhouse.store import Store
-from millrace.infra.clickhouse.views import PLACE
+from millrace.infra.clickhouse.view import PLACE
 from millrace.infra.settings import ClickHouseSettings
 from millrace.schemas.record import Record
+from millrace.schemas.samples import SAMPLES
 from millrace.schemas.tables import TABLES
 from tests.stack import ClickHouse
 
@@ -92,6 +94,38 @@ def client(clickhouse: ClickHouse) -> Client:
 
 def rows(client: Client, sql: str) -> list[tuple[Any, ...]]:
     return client.rows(sql.replace("FROM v_", f"FROM {DATABASE}.v_"))
+
+
+@pytest.fixture(scope="module")
+def results(client: Client) -> Client:
+    """The sample of a result, twice."""
+    insert(client, "results", [msgspec.json.encode(SAMPLES["results"])] * 2)
+    return client
+
+
+def test_a_result_is_a_row_for_each_metric_and_variant(results: Client) -> None:
+    """Numbers are columns; what cannot be told is null and says why."""
+    sql = (
+        "SELECT metric, variant, verdict, decided, units, mean, effect, low, high, p_value, adjusted_p_value, always_low, always_high,"
+        " always_p_value, smallest_p_value, cohens_d, cannot_tell, harm_limit, breached, duplicates FROM v_experiment_results"
+        " WHERE experiment = 'checkout' ORDER BY metric, variant"
+    )
+    told = ("implement", "challenger", 1_000)
+    effect = (0.04, 0.0257, 0.0543, 4e-8, 8e-8, 0.01, 0.07, 0.0004, 0.0003, 0.25, "")
+    nothing = (None,) * 10
+    assert rows(results, sql) == [
+        ("returned-per-item", "challenger", *told, 0.02, *nothing, "control: the denominator is 0", 0.02, False, 1),
+        ("returned-per-item", "control", *told, None, *nothing, "", None, None, 1),
+        ("revenue", "challenger", *told, 13.0, *effect, None, None, 1),
+        ("revenue", "control", *told, 12.5, *nothing, "", None, None, 1),
+    ]
+
+
+def test_every_number_of_a_result_is_found_where_its_event_has_it(results: Client) -> None:
+    """No column of the view reads a name that the event does not have: of the sample, every one is somewhere not null."""
+    for name, kind, _ in experiment_results().columns:
+        if kind.startswith("Nullable"):
+            assert rows(results, f"SELECT count(`{name}`) > 0 FROM v_experiment_results") == [(True,)], name
 
 
 def test_a_repeated_record_is_one_row_of_its_first_offset_and_counted(client: Client) -> None:
