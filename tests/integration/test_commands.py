@@ -23,11 +23,16 @@ from millrace.infra.kafka.tail import From, Spot, Tail
 from millrace.infra.models.networks import perceptron
 from millrace.infra.settings import Settings, convert
 from millrace.schemas.errors import MillraceError
+from millrace.schemas.experiment import Analysis, Rule
+from millrace.schemas.policy import PolicyVersion
 from millrace.schemas.samples import DEAD_LETTER, PREDICTION
-from millrace.schemas.topics import DEAD_LETTERS, PREDICTIONS
+from millrace.schemas.topics import DEAD_LETTERS, EXPERIMENTS, MOMENTS, POLICIES, PREDICTIONS
 from millrace.schemas.wire import codec
+from millrace.streams.judge.merge import Sealed
 from millrace.workers.cli import app
 from millrace.workers.experiment_file import EXAMPLE
+from tests.judging import counted, experiment, published, sealed
+from tests.models import NOW
 from tests.stack import Broker
 
 runner = CliRunner()
@@ -87,7 +92,10 @@ def run(*arguments: str, stdin: str | None = None, fails: int = 0) -> str:
 
 
 def run_json(*arguments: str, stdin: str | None = None) -> Any:
-    return json.loads(run(*arguments, "--json", stdin=stdin))
+    """The document on standard output; notes stand on standard error."""
+    result = runner.invoke(app, [*arguments, "--json"], input=stdin)
+    assert result.exit_code == 0, result.exception or result.output
+    return json.loads(result.stdout)
 
 
 def test_provision_says_what_it_made_and_then_that_all_was_there(prefix: str) -> None:
@@ -152,7 +160,7 @@ def test_tail_shows_what_cannot_be_decoded_and_why(prefix: str, settings: Settin
         (("predict", "m", "--features", '{"a": "1"}'), "--features: 'a' is no number"),
         (("predict", "m", "--features", "[1]"), "--features is no JSON object"),
         (("topics", "tail", "requests", "--from", "yesterday"), "use earliest, latest, an offset, or -N"),
-        (("offsets", "reset", "nobody", "--to", "earliest"), "no role 'nobody' reads with a group: use one of inference, archiver"),
+        (("offsets", "reset", "nobody", "--to", "earliest"), "no role 'nobody' reads with a group: use one of inference, intake, "),
         (("offsets", "reset", "inference", "--to", "now"), "use earliest, latest, commits or an offset"),
         (("offsets", "reset", "inference", "--to", "0", "--topic", "models"), "inference does not read 'models': it reads requests"),
         (("offsets", "reset", "inference", "--to", "commits"), "has no transaction of inference"),
@@ -216,7 +224,34 @@ def test_a_model_that_does_not_fit_is_not_added(empty: None, tmp_path: Path, mor
     assert run_json("models", "list") == []
 
 
-def test_an_experiment_from_file_to_stopped(prefix: str, tmp_path: Path) -> None:
+BANDIT_EXAMPLE = """
+name = "learning"
+unit = "request"
+
+[[variants]]
+name = "a"
+
+[[variants]]
+name = "b"
+
+[[targeting]]
+field = "country"
+test = "equals"
+value = "CH"
+
+[allocation]
+policy = "thompson"
+metric = "paid"
+
+[[metrics]]
+name = "paid"
+outcome = "order"
+kind = "proportion"
+role = "primary"
+"""
+
+
+def test_an_experiment_from_file_to_concluded(prefix: str, tmp_path: Path) -> None:
     file = tmp_path / "e.toml"
     file.write_text(EXAMPLE)
     assert "names the model 'approve', which has no route: add it with `millrace models add approve FILE.onnx`" in run(
@@ -231,14 +266,126 @@ def test_an_experiment_from_file_to_stopped(prefix: str, tmp_path: Path) -> None
     assert "`variants` cannot be changed so" in run("experiments", "update", str(file), fails=2)
     file.write_text('name = "e"\n[[variants]]\nname = "a"\nweight = 3\n[[variants]]\nname = "b"\n')
     assert "a 75%, b 25%" in run("experiments", "update", str(file))
+    assert run_json("experiments", "update", str(file))["version"] == 3
     run("experiments", "pause", "e")
-    run("experiments", "start", "e")
+    run("experiments", "resume", "e")
+    assert "is running already" in run("experiments", "resume", "e", fails=2)
     run("experiments", "stop", "e")
     assert "stays so" in run("experiments", "start", "e", fails=2)
-    assert [plan["state"] for plan in run_json("experiments", "show", "e")] == [
-        "draft", "running", "running", "paused", "running", "stopped"
-    ]  # fmt: skip
-    assert [(plan["name"], plan["version"]) for plan in run_json("experiments", "list")] == [("e", 6)]
+    assert "has no variant 'c'" in run("experiments", "conclude", "e", "--variant", "c", "--because", "x", fails=2)
+    assert "a: no effect" in run("experiments", "conclude", "e", "--variant", "a", "--because", "no effect")
+    versions = run_json("experiments", "show", "e")
+    assert [plan["state"] for plan in versions] == ["draft", "running", "running", "paused", "running", "stopped", "completed"]
+    assert {plan["created"] for plan in versions} == {versions[0]["time"]}
+    assert [(span["variant"], span["high"]) for span in versions[-1]["spans"]] == [("a", 0.5), ("b", 0.75), ("a", 1.0)]
+    assert [(plan["name"], plan["version"]) for plan in run_json("experiments", "list")] == [("e", 7)]
+
+
+def test_a_range_of_a_layer_is_held_until_its_experiment_stops(prefix: str, tmp_path: Path) -> None:
+    def file(name: str, low: float, high: float) -> str:
+        path = tmp_path / f"{name}.toml"
+        variants = "".join(f'[[variants]]\nname = "{variant}"\n' for variant in "ab")
+        path.write_text(f'name = "{name}"\n{variants}[layer]\nname = "page"\nlow = {low}\nhigh = {high}\n')
+        return str(path)
+
+    for name, low, high in (("one", 0.0, 0.5), ("beside", 0.5, 1.0), ("across", 0.4, 0.6)):
+        run("experiments", "create", file(name, low, high))
+    run("experiments", "start", "one")
+    run("experiments", "start", "beside")
+    assert "overlaps [0.5, 1) of beside, which is running: take a free range, or stop beside" in run(
+        "experiments", "start", "across", fails=2
+    )
+    run("experiments", "create", file("late", 0.0, 0.1))  # a draft may be prepared for a range that is in use
+    assert "overlaps [0, 0.5) of one" in run("experiments", "start", "late", fails=2)
+    run("experiments", "stop", "one")
+    run("experiments", "stop", "beside")
+    assert run_json("experiments", "start", "across")["state"] == "running"
+
+
+def test_which_variant_a_unit_gets_and_why(prefix: str, settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "e.toml"
+    file.write_text(BANDIT_EXAMPLE)
+    run("experiments", "create", str(file))
+    one = ("--experiment", "learning")
+    assert "gets no variant in learning version 1: state: it does not hold that the experiment is running" in run(
+        "experiments", "assign", "u-1", *one
+    )
+    assert run_json("experiments", "assign", "u-1") == []
+    assert "no experiment has begun" in run("experiments", "assign", "u-1")
+    run("experiments", "start", "learning")
+    policies = [
+        PolicyVersion(experiment="learning", version=version, plan_version=2, time=NOW, offsets={}, weights={"a": weight, "b": 1 - weight})
+        for version, weight in ((1, 0.5), (2, 0.0))
+    ]
+    publish(settings, [Outgoing("policies", b"learning", codec(POLICIES).encode(policy)) for policy in policies])
+    given = run_json("experiments", "assign", "u-1", *one, "--request-id", "r-1", "--context", '{"country": "CH"}')
+    assert (given["variant"], given["propensity"], given["policy_version"], given["takes_part"]) == ("b", 1.0, 2, True)
+    assert [(gate["gate"], gate["passed"]) for gate in given["gates"]] == [("state", True), ("targeting", True)]
+    other = tmp_path / "other.toml"
+    other.write_text('name = "other"\n[[variants]]\nname = "all"\n')
+    run("experiments", "create", str(other))
+    run("experiments", "start", "other")
+    run("experiments", "pause", "other")
+    every = run_json("experiments", "assign", "u-1", "--request-id", "r-1", "--context", '{"country": "CH"}')
+    assert [(told["experiment"], told["state"], told["variant"]) for told in every] == [
+        ("learning", "running", "b"),
+        ("other", "paused", None),
+    ]
+    assert next(told for told in every if told["experiment"] == "learning") == given
+    table = [line.split() for line in run("experiments", "assign", "u-1", "--context", '{"country": "CH"}').splitlines()]
+    assert [row[:5] for row in table[1:]] == [["learning", "2", "running", "b", "1"], ["other", "3", "paused", "-", "-"]]
+    elsewhere = run("experiments", "assign", "u-1", *one, "--context", '{"country": "DE"}')
+    assert "u-1 gets no variant in learning version 2: targeting: it does not hold that country equals CH" in elsewhere
+    assert "--context is not JSON" in run("experiments", "assign", "u-1", "--context", "{", fails=2)
+    assert "no experiment is called 'x'; there are: learning, other" in run("experiments", "assign", "u-1", "--experiment", "x", fails=2)
+
+
+def test_what_another_program_wrote_does_not_stand_in_the_way_of_a_stop(prefix: str, settings: Settings) -> None:
+    """Workers go by the version before one that cannot assign, and so do the commands."""
+    good = experiment()
+    for plan in (good, replace(good, version=2, variants=tuple(replace(variant, weight=0.0) for variant in good.variants))):
+        publish(settings, [Outgoing("experiments", b"e", codec(EXPERIMENTS).encode(plan))])
+    assert "e: running" in run("experiments", "show", "e")
+    stopped = run_json("experiments", "stop", "e")
+    assert (stopped["version"], stopped["state"]) == (3, "stopped")
+    assert [variant["weight"] for variant in stopped["variants"]] == [1.0, 1.0]
+
+
+def test_a_result_on_demand(prefix: str, settings: Settings) -> None:
+    """What is sealed is judged without a judge; what looks back goes on from the newest result, if there is one."""
+    plan = experiment(analysis=Analysis(rule=Rule.MSPRT, tau=0.1))
+    publish(settings, [Outgoing("experiments", b"e", codec(EXPERIMENTS).encode(plan))])
+    assert "has nothing sealed yet" in run("experiments", "results", "e", "--now", fails=3)
+    assert "take one of them" in run("experiments", "results", "e", "--now", "--watch", fails=2)
+    strong, weak = (sealed({"paid": {"a": counted(4_000, 400), "b": counted(4_000, hits)}}) for hits in (520, 410))
+    seal(settings, strong)
+    now = runner.invoke(app, ["experiments", "results", "e", "--now", "--json"])
+    alone = json.loads(now.stdout)
+    assert "no result was published" in now.stderr
+    assert (alone["decision"]["verdict"], alone["units"], alone["offsets"]) == ("implement", 8_000, {"0": strong.offsets})
+    publish(settings, [Outgoing("results", b"e", json.dumps(alone).encode())])
+    seal(settings, weak)
+    later = run_json("experiments", "results", "e", "--now")
+    mixtures = [one["metrics"][0]["comparisons"][0]["estimate"]["always_valid"]["mixture"] for one in (alone, later)]
+    assert mixtures[1]["so_far"]["log_evalue"] == mixtures[0]["log_evalue"] > mixtures[1]["log_evalue"]
+    assert run_json("experiments", "results", "e") == alone
+    assert "goes on from the result of" in runner.invoke(app, ["experiments", "results", "e", "--now"]).stderr
+
+
+def seal(settings: Settings, one: Sealed) -> None:
+    """Publish a sealed partition, as the experimenter does."""
+    publish(settings, [Outgoing("moments", b"e", codec(MOMENTS).encode(event)) for event in published(one)])
+
+
+def test_a_file_is_validated_without_kafka(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLRACE_KAFKA", "127.0.0.1:1")
+    file = tmp_path / "e.toml"
+    file.write_text(BANDIT_EXAMPLE)
+    assert run_json("experiments", "validate", str(file))["warnings"] == []
+    file.write_text(EXAMPLE)
+    assert "note: `metrics`: there are none" in run("experiments", "validate", str(file))
+    file.write_text(f"{EXAMPLE}sample = 2\n")
+    assert "unknown field `sample`" in run("experiments", "validate", str(file), fails=2)
 
 
 def test_dead_letters_are_listed_and_shown_whole(prefix: str, settings: Settings) -> None:
