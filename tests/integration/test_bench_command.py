@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
-from millrace.workers.bench import archive, latency, throughput
+from millrace.workers.bench import archive, experiments, latency, throughput
 from millrace.workers.bench.options import Options
 from millrace.workers.cli import app
 from tests.stack import Broker, ClickHouse
@@ -110,9 +110,27 @@ def test_archive(monkeypatch: pytest.MonkeyPatch, unreachable: str) -> None:
     assert "20,000 requests and predictions with 20 features" in measured.met()
 
 
+def test_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few units are measured alone, so the ratio is met; the rate is not."""
+    monkeypatch.setattr(experiments, "TARGET_EVENTS", UNREACHABLE)
+    measured = Measured(monkeypatch, experiments, "experiments", "--units", "200", "--events", "1000")
+    document = measured.missed()
+    (cost,) = document["costs"]
+    assert (cost["units"], document["ratio"], document["events"]) == (200, 1.0, 1_000)
+    assert cost["events_per_second"] == document["events_per_second"] > 0
+    assert cost["peak_bytes"] == document["peak_bytes"] < document["target_bytes"]
+    assert "one partition, one experiment, three metrics, 1,000 events" in measured.met()
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [("inference", "--requests", "999"), ("latency", "--rate", "0"), ("archive", "--rows", "1"), ("inference", "--format", "x")],
+    [
+        ("inference", "--requests", "999"),
+        ("latency", "--rate", "0"),
+        ("archive", "--rows", "1"),
+        ("experiments", "--units", "1"),
+        ("inference", "--format", "x"),
+    ],
 )
 def test_what_cannot_be_measured_is_wrong_usage(arguments: tuple[str, ...]) -> None:
     assert bench(*arguments).exit_code == 2

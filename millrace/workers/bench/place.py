@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -26,6 +26,10 @@ from millrace.workers.bench.bare import ROLE as BARE
 from millrace.workers.bench.options import Options
 from millrace.workers.bench.traffic import Traffic, prepare
 from millrace.workers.inference import ROLE as INFERENCE
+
+Headers = list[tuple[str, str | bytes | None]]
+Sent = tuple[str, str, bytes]
+"""A topic's full name, a key and a value."""
 
 LOOPS = (BARE, INFERENCE)
 START_SECONDS = 60.0
@@ -87,18 +91,24 @@ def topics(settings: Settings, options: Options, prefix: str) -> Iterator[Settin
 
 def publish(settings: Settings, options: Options) -> None:
     """Put all requests on their topic, as an outside producer would."""
-    client, traffic, name = producer(settings), Traffic(options), full_name(settings, REQUESTS)
-    for i, value in traffic.values():
+    traffic, name = Traffic(options), full_name(settings, REQUESTS)
+    send(settings, ((name, str(i), value) for i, value in traffic.values()), traffic.headers)
+
+
+def send(settings: Settings, records: Iterable[Sent], headers: Headers | None = None) -> None:
+    """Put records on their topics. Raises Unavailable where Kafka has not taken all of them a minute after the last."""
+    client = producer(settings)
+    for number, (name, key, value) in enumerate(records):
         while True:
             try:
-                client.produce(name, value, str(i), headers=traffic.headers)
+                client.produce(name, value, key, headers=headers)
                 break
             except BufferError:
                 client.poll(0.05)
-        if not i % 500:
+        if not number % 500:
             client.poll(0)
     if left := client.flush(60):
-        raise Unavailable(f"Kafka did not take {left} of {options.requests} requests within a minute")
+        raise Unavailable(f"Kafka did not take {left} of the records within a minute")
 
 
 @contextlib.contextmanager

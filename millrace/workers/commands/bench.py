@@ -105,7 +105,64 @@ def archive(
         raise typer.Exit(EXIT_PROBLEMS)
 
 
+@bench.command()
+def experiments(
+    units: Annotated[int, typer.Option("--units", min=100, help="How many units the rate is measured with.")] = 100_000,
+    events: Annotated[int, typer.Option("--events", min=1_000, help="How many events are measured, for each number of units.")] = 400_000,
+    json: Json = False,
+) -> None:
+    """Events a second of the experimenter, exactly once, with 10,000, these and 1,000,000 units. Exit code 1 where a target is missed.
+
+    Below 10,000 units there is nothing to compare with: they are measured alone. Without a Kafka address in the settings it starts a
+    broker of its own in a temporary folder.
+    """
+    from millrace.workers.bench.experiments import compare
+
+    report = compare(load(), units, events, _tell)
+    if json:
+        write_json(report)
+    else:
+        _say(f"one partition, one experiment, three metrics, {report.events:,} events")
+        for cost in report.costs:
+            rate, memory = f"{cost.events_per_second:9,.0f} events/s", f"{cost.peak_bytes / 2**20:6,.0f} MiB at most"
+            _say(f"  {cost.units:9,} units {rate}  {cost.microseconds:6.2f} us of CPU an event  {memory}")
+        _say(f"  rate       {report.events_per_second:10,.0f} events/s  (target {report.target_events:,} or more)")
+        _say(f"  memory     {report.peak_bytes / 2**20:10,.0f} MiB  (target {report.target_bytes / 2**20:,.0f} or less)")
+        _say(f"  ratio      {report.ratio:10.3f}  (target {report.target_ratio} or less: {'met' if report.met else 'MISSED'})")
+    if not report.met:
+        raise typer.Exit(EXIT_PROBLEMS)
+
+
 def _tell(line: str) -> None:
     """Progress, on a terminal alone."""
     if sys.stderr.isatty():
         sys.stderr.write(line + "\n")
+
+
+@bench.command()
+def guardrail(
+    harm: Annotated[
+        list[float] | None, typer.Option("--harm", min=0, max=1, help="The share of the treatment's units that fail from then on.")
+    ] = None,
+    failing: Annotated[
+        float, typer.Option("--failing", min=0, max=1, help="The share of units that fail before harm, and of the control's.")
+    ] = 0.02,
+    rate: Annotated[float, typer.Option("--rate", min=1, help="Units a second.")] = 200,
+    json: Json = False,
+) -> None:
+    """Records and seconds from planted harm to the version of the plan that stops the experiment, with the real workers.
+
+    ``--harm`` may be given several times; without it four sizes are measured. Without a Kafka address in the settings it starts a broker
+    of its own in a temporary folder.
+    """
+    from millrace.workers.bench.guardrail import HARMS, compare
+
+    report = compare(load(), failing, harm or HARMS, rate, _tell)
+    if json:
+        write_json(report)
+        return
+    _say(f"{report.failing:.1%} of the units fail, then more of the treatment's, at {report.units_per_second:g} units/s")
+    for one in report.stopped:
+        needed, all_ = f"{one.records_needed:,} records, {one.seconds_needed:.2f} s", f"{one.records:,} records, {one.seconds:.2f} s"
+        _say(f"  {one.harm:6.1%} fail: the evidence needed {needed}; stopped after {all_}, signalled after {one.signal_seconds:.2f} s")
+        _say(f"{'':16}the stream added {one.seconds_added:.3f} s")
