@@ -42,7 +42,8 @@ def temporary(tmp_path: Path) -> Path:
 
 
 def test_the_demo_decides_everything_once_and_leaves_nothing_behind(temporary: Path) -> None:
-    asked = [sys.executable, *ARGUMENTS, "--requests", "1500", "--warm-up", "1", "--seed", "7", "--json"]
+    page = temporary.parent / "report.html"
+    asked = [sys.executable, *ARGUMENTS, "--requests", "1500", "--warm-up", "1", "--seed", "7", "--report", str(page), "--json"]
     done = subprocess.run(asked, env=environment(temporary), capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     found = json.loads(done.stdout)
@@ -60,6 +61,16 @@ def test_the_demo_decides_everything_once_and_leaves_nothing_behind(temporary: P
     assert found["seconds"] > 1
     assert left_running(temporary) == []
     assert list(temporary.iterdir()) == []
+    experiment = found["experiment"]
+    assert (experiment["units"], sum(experiment["arms"].values())) == (1_500, 1_500)
+    assert experiment["compared"] > 100
+    assert (experiment["equal"], experiment["unequal"], experiment["health"]) == (True, 0, [])
+    low, high = experiment["interval"]
+    accuracy = found["accuracy"]
+    assert low < experiment["effect"] < high
+    assert abs(experiment["effect"] - (accuracy["trees"] - accuracy["linear"])) < 2e-4
+    assert experiment["decision"] in ("implement", "continue", "reject")
+    assert experiment["reason"] in page.read_text()
 
 
 def test_a_demo_that_is_ended_stops_what_it_started(temporary: Path) -> None:
@@ -80,7 +91,7 @@ def test_a_demo_that_is_ended_stops_what_it_started(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("wrong", [("--requests", "0"), ("--rate", "-1"), ("--seed", "x")])
+@pytest.mark.parametrize("wrong", [("--requests", "0"), ("--rate", "-1"), ("--seed", "x"), ("--report", "no/such/folder/report.html")])
 def test_a_wrong_option_is_refused(wrong: tuple[str, str], temporary: Path) -> None:
     asked = [sys.executable, *ARGUMENTS, *wrong]
     done = subprocess.run(asked, env=environment(temporary), capture_output=True, text=True, timeout=60, check=False)

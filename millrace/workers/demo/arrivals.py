@@ -12,6 +12,7 @@ from millrace.infra.kafka.tail import From, Spot, Tail
 from millrace.infra.settings import Settings
 from millrace.schemas.errors import MillraceError
 from millrace.schemas.topics import PREDICTIONS
+from millrace.workers.demo.training import OUTPUT
 
 READ_SECONDS = 0.1
 
@@ -21,6 +22,7 @@ class Answer(Struct):
 
     request_id: str
     shadow: bool = False
+    outputs: dict[str, float] = {}
 
 
 _answer = msgspec.json.Decoder(Answer).decode
@@ -29,11 +31,14 @@ _answer = msgspec.json.Decoder(Answer).decode
 class Arrivals:
     """The first time that each request's committed prediction was seen, in seconds of the monotonic clock, and how often it came again.
 
+    ``said`` is the first answer itself, where there is one: what an outside producer acts on.
+
     Use it as a context: it watches from the present end of the topic on until it is left.
     """
 
     def __init__(self, settings: Settings, prefix: str) -> None:
         self.first: dict[str, float] = {}
+        self.said: dict[str, float] = {}
         self.repeated = 0
         self._prefix = prefix
         self._tail = Tail(settings, PREDICTIONS.name, Spot(place=From.LATEST))
@@ -81,3 +86,5 @@ class Arrivals:
                 self.repeated += 1
             else:
                 self.first[answer.request_id] = now
+                if OUTPUT in answer.outputs:
+                    self.said[answer.request_id] = answer.outputs[OUTPUT]

@@ -13,8 +13,10 @@ from millrace.workers.stack.status import Status
 from millrace.workers.verify import Report
 
 
-def check(visits: Sequence[Visit], answered: Answered, report: Report, counts: Counts, wrong: Sequence[str]) -> Checks:
-    """Everything that was found, in numbers and in words."""
+def check(
+    visits: Sequence[Visit], answered: Answered, report: Report, counts: Counts, wrong: Sequence[str], experiment: Sequence[str]
+) -> Checks:
+    """Everything that was found, in numbers and in words. ``wrong`` are decisions; ``experiment`` is what its result lacks."""
     unanswered = [visit.request_id for visit in visits if visit.request_id not in answered.first]
     return Checks(
         lost=len(unanswered) + report.missing,
@@ -26,6 +28,7 @@ def check(visits: Sequence[Visit], answered: Answered, report: Report, counts: C
             *_differences(report),
             *_short(counts, len(visits)),
             *wrong,
+            *experiment,
         ),
         verified_records=report.records,
     )

@@ -14,7 +14,8 @@ from millrace.infra.settings import Settings
 from millrace.workers.demo.control import EXPERIMENT
 from millrace.workers.demo.judge import Decision
 from millrace.workers.demo.result import Arm, Counts
-from millrace.workers.demo.traffic import METRIC, PREFIX
+from millrace.workers.demo.traffic import LABEL as LABELLED
+from millrace.workers.demo.traffic import PREFIX
 from millrace.workers.demo.training import OUTPUT, THRESHOLD, Trained
 
 POLL_SECONDS = 0.1
@@ -22,14 +23,16 @@ ANALYST = "analyst"
 OURS = f"startsWith(request_id, '{PREFIX}')"
 VARIANT = f"variants['{EXPERIMENT}']"
 PHISHING = f"outputs['{OUTPUT}']"
-LABEL = f"outcomes['{METRIC}']"
+LABEL = f"outcomes['{LABELLED}']"
+DECIDED = f"mapContains(variants, '{EXPERIMENT}')"
+LABELS = f"mapContains(outcomes, '{LABELLED}')"
 
 COUNTS_SQL = f"""\
-SELECT count(), countIf(status != 'unanswered'), countIf(mapContains(variants, '{EXPERIMENT}')), countIf(mapContains(outcomes, '{METRIC}'))
+SELECT count(), countIf(status != 'unanswered'), countIf({DECIDED}), countIf({LABELS})
 FROM v_decisions WHERE {OURS}"""
 ARMS_SQL = f"""\
-SELECT {VARIANT} AS variant, any(model), count(), countIf(status != 'unanswered'), countIf(mapContains(outcomes, '{METRIC}')),
-       avgIf(({PHISHING} >= {THRESHOLD}) = ({LABEL} = 1), status = 'ok' AND mapContains(outcomes, '{METRIC}'))
+SELECT {VARIANT} AS variant, any(model), count(), countIf(status != 'unanswered'), countIf({LABELS}),
+       avgIf(({PHISHING} >= {THRESHOLD}) = ({LABEL} = 1), status = 'ok' AND {LABELS})
 FROM v_decisions WHERE {OURS} AND variant != '' GROUP BY variant ORDER BY variant"""
 ACCURACY_SQL = f"""\
 SELECT {VARIANT} AS variant, model, count() AS decisions,
@@ -40,7 +43,7 @@ SELECT request_id, unit_id AS unit, {VARIANT} AS variant, model, {PHISHING} AS p
 FROM v_decisions WHERE {OURS} ORDER BY request_id LIMIT 5"""
 DECISIONS_SQL = f"""\
 SELECT request_id, unit_id, {VARIANT}, model, status,
-       if(mapContains(outputs, '{OUTPUT}'), {PHISHING}, NULL), if(mapContains(outcomes, '{METRIC}'), {LABEL}, NULL)
+       if(mapContains(outputs, '{OUTPUT}'), {PHISHING}, NULL), if({LABELS}, {LABEL}, NULL)
 FROM v_decisions WHERE {OURS}"""
 DISAGREEING_SQL = f"SELECT countIf(NOT ifNull(agrees, false)) FROM v_assignments WHERE experiment = '{EXPERIMENT}'"
 

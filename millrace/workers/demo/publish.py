@@ -1,8 +1,9 @@
-"""What the demo's outside producer does: requests at a steady rate, and the labels once they are known."""
+"""What the demo's outside producer does: requests at a steady rate, and once the sites are known, what its acts were worth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -13,15 +14,19 @@ from millrace.workers.demo.arrivals import Arrivals
 from millrace.workers.demo.traffic import Visit
 
 QUIET_SECONDS = 15.0
-LABELS_PER_SECOND = 5_000.0
+OUTCOMES_PER_SECOND = 7_500.0
 
 
 class Answered(Struct, frozen=True):
-    """When each request was due, when a committed reader first saw each answer (both monotonic), and how many answers came again."""
+    """When each request was due, when a committed reader first saw each answer (both monotonic), and how many answers came again.
+
+    ``said`` is what was answered: request to chance of phishing.
+    """
 
     due: Sequence[float]
     first: dict[str, float]
     repeated: int
+    said: dict[str, float]
 
 
 def decide(settings: Settings, visits: Sequence[Visit], model: str, per_second: float) -> Answered:
@@ -30,10 +35,12 @@ def decide(settings: Settings, visits: Sequence[Visit], model: str, per_second: 
     with Arrivals(settings, visits[0].prefix) as arrivals:
         due = publish_paced(settings, REQUESTS.name, records, per_second)
         arrivals.wait(len(visits), QUIET_SECONDS)
-    return Answered(due, arrivals.first, arrivals.repeated)
+    return Answered(due, arrivals.first, arrivals.repeated, arrivals.said)
 
 
-def label(settings: Settings, visits: Sequence[Visit]) -> None:
-    """Publish what each site turned out to be."""
-    records = [Bare(visit.unit_id.encode(), visit.outcome()) for visit in visits]
-    publish_paced(settings, OUTCOMES.name, records, LABELS_PER_SECOND)
+def tell_outcomes(settings: Settings, visits: Sequence[Visit], said: Mapping[str, float]) -> Counter[str]:
+    """Publish what each site turned out to be, and what acting on the answer was worth; how many outcomes of each metric that is."""
+    told = [(visit, *outcome) for visit in visits for outcome in visit.outcomes(said.get(visit.request_id)).items()]
+    records = [Bare(visit.unit_id.encode(), visit.outcome(metric, value)) for visit, metric, value in told]
+    publish_paced(settings, OUTCOMES.name, records, OUTCOMES_PER_SECOND)
+    return Counter(metric for _, metric, _ in told)

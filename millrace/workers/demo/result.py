@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from millrace.schemas.result import Interval
 from millrace.workers.demo.traffic import Visit
 
 
@@ -29,6 +30,46 @@ class Arm(Struct, frozen=True, kw_only=True):
     predictions: int
     outcomes: int
     accuracy: float | None
+
+
+class Effect(Struct, frozen=True, kw_only=True):
+    """One metric: each arm's mean, the treatment's effect on it, and its always-valid interval. None is what cannot be told."""
+
+    metric: str
+    kind: str
+    role: str
+    means: dict[str, float | None]
+    effect: float | None = None
+    interval: Interval | None = None
+    p_value: float | None = None
+    chance_to_win: float | None = None
+    harmed: bool | None = None
+    """Whether a guardrail is breached; None for other metrics, and where it cannot be told."""
+
+
+class Conclusion(Struct, frozen=True, kw_only=True):
+    """The decision, the primary metric's effect, and how many integers of the stream ClickHouse's rows say again.
+
+    ``effect``, ``interval`` (always valid) and ``chance_to_win`` are those of the first metric that decides. ``sample_ratio_p`` is
+    Pearson's.
+    """
+
+    name: str
+    decision: str
+    variant: str
+    rule: str
+    reason: str
+    effect: float | None
+    interval: Interval | None
+    chance_to_win: float | None
+    units: int
+    arms: dict[str, int]
+    sample_ratio_p: float | None
+    metrics: tuple[Effect, ...]
+    health: tuple[str, ...]
+    compared: int
+    unequal: int
+    equal: bool
 
 
 class Counts(Struct, frozen=True):
@@ -66,6 +107,7 @@ class Result(Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...]
     verified_records: int
     variants: dict[str, Arm]
+    experiment: Conclusion | None
     seed: int
     requests_per_second: float
     warm_up_seconds: float
@@ -79,6 +121,7 @@ class Found(Struct, frozen=True):
     arms: dict[str, Arm]
     latency_ms: Latency | None
     checks: Checks
+    experiment: Conclusion | None
 
 
 class Setting(Struct, frozen=True):
@@ -97,6 +140,7 @@ def result(found: Found, setting: Setting) -> Result:
         accuracy={name: arm.accuracy for name, arm in found.arms.items()},
         variants=found.arms,
         latency_ms=found.latency_ms,
+        experiment=found.experiment,
         **asdict(found.counts),
         **asdict(found.checks),
         **asdict(setting),
