@@ -4,7 +4,7 @@ A fenced block of `sh` or `python` is run unless a comment above it says `not ru
 A block of another language says `not run: why` too, or `checked: as what`: what a record or a file shows is then read as millrace reads it.
 What a command prints is compared only where a test below names it.
 Addresses of the standard ports are put in place by those of the test's own stack. A reader on a slow machine asks twice: what only asks
-(``millrace status``, ``predict``, ``topics tail``) is run again for a minute, until it has its answer.
+(``millrace status``, ``predict``, ``experiments results``, ``topics tail``) is run again for a minute, until it has its answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 RUN = ("sh", "python")
 OFFSETS = {"9092": 0, "8123": 2, "9463": 3, "9464": 10}
-GUIDES = ("docs/models.md", "docs/producers.md", "docs/analysts.md", "docs/on-call.md")
+GUIDES = ("docs/models.md", "docs/producers.md", "docs/experiments.md", "docs/analysts.md", "docs/on-call.md")
 DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 LEFT_OUT = 6
 """How many blocks of commands are not run, at most."""
@@ -39,7 +39,7 @@ SHOWN = {"millrace topics tail predictions\n": r'"request_id":"r-1".*"status":"o
 """What a block that looks once shows in the end."""
 PATIENT = """
 millrace() {
-    case "$1" in status|predict) ;; *) command millrace "$@"; return ;; esac
+    case "$1 ${2-}" in "status "*|"predict "*|"experiments results"|"experiments report") ;; *) command millrace "$@"; return ;; esac
     local end=$((SECONDS + 60))
     until command millrace "$@"; do
         if ((SECONDS > end)); then return 1; fi
@@ -143,7 +143,7 @@ def test_the_readme_can_be_followed(reader: Reader) -> None:
 
 @pytest.mark.timeout(900)
 def test_the_guides_can_be_followed(reader: Reader) -> None:
-    """First the models, then a producer, then an analyst, then whoever is on call."""
+    """First the models, then a producer, then who runs an experiment, then an analyst, then whoever is on call."""
     subprocess.run(["millrace", "up", "--detach"], env=reader._environment, capture_output=True, timeout=120, check=True)
     for name in GUIDES:
         for block in blocks(name):
@@ -179,6 +179,8 @@ def test_what_is_checked_is_good(block: Block, tmp_path: Path) -> None:
             file = tmp_path / "experiment.toml"
             file.write_text(block.text)
             assert read_plan(file, datetime.now(UTC)).variants
+        case ["the batch answer"]:
+            assert block.text.startswith('millrace sql "'), "its numbers are compared in tests/contract/experiments/test_documented.py"
         case _:
             pytest.fail(f"{block.place}: nothing checks {block.mark!r}")
 
