@@ -79,8 +79,8 @@ def _health(known: Known, sums: Merged, metrics: tuple[MetricResult, ...], teste
     yield from tested
     if known.plan.allocation is not None:
         cause = (
-            "weights follow from what was learnt: the fixed-horizon and Bayesian evidence, which take them for given, is optimistic; and where"
-            " rewards change with time, arms that were dealt at different times do not compare"
+            "weights follow from what was learnt: the fixed-horizon and Bayesian evidence, which take them for given, is optimistic;"
+            " and where rewards change with time, arms that were dealt at different times do not compare"
         )
         if decide.chosen_by_context(known.plan):
             cause = decide.BY_CONTEXT
