@@ -16,6 +16,7 @@ from millrace.schemas.errors import Stop, Unavailable
 CHUNK_RECORDS = 20_000
 TRUSTED_SECONDS = TOMBSTONE_DAYS * 86_400 / 2
 ANSWER_SECONDS = 15.0
+ASK_AGAIN_SECONDS = 0.2
 
 
 class Restore:
@@ -62,12 +63,9 @@ class Restore:
 
     def _bounds(self, everything: Consumer) -> tuple[int, int]:
         try:
-            low, high = everything.get_watermark_offsets(TopicPartition(*self._place), timeout=ANSWER_SECONDS, cached=False)
-        except KafkaException as error:
-            raise Unavailable(f"Kafka did not tell the ends of changelog {self._place[0]}: {error.args[0].str()}") from None
+            return bounds(everything, self._place)
         finally:
             everything.close()
-        return int(low), int(high)
 
     def _trusted_offset(self) -> int:
         """Where a local store may go on from; 0 where it cannot be trusted: another topic id, or so old that tombstones may be gone."""
@@ -99,3 +97,18 @@ class Restore:
             self._next = max(self._next, offset)
         elif not passing(error):
             raise Stop(f"reading changelog {self._place[0]}/{self._place[1]}: {error.name()}: {error.str()}")
+
+
+def bounds(consumer: Consumer, place: tuple[str, int]) -> tuple[int, int]:
+    """The start and the end of a partition. Raises Unavailable after 15 s: a leader that moves, as of a topic just made, is asked again."""
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            low, high = consumer.get_watermark_offsets(TopicPartition(*place), timeout=max(ASK_AGAIN_SECONDS, left), cached=False)
+        except KafkaException as error:
+            if left <= ASK_AGAIN_SECONDS or not passing(error.args[0]):
+                raise Unavailable(f"Kafka did not tell the ends of changelog {place[0]}: {error.args[0].str()}") from None
+            time.sleep(ASK_AGAIN_SECONDS)
+        else:
+            return int(low), int(high)
