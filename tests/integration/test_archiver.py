@@ -51,6 +51,7 @@ def test_killed_at_a_named_point(rig: Rig, point: str) -> None:
             settle(rig)
 
 
+@pytest.mark.slow
 def test_killed_at_random(rig: Rig) -> None:
     chance = random.Random(7)
     with Load(rig.settings, pause_seconds=0.005):

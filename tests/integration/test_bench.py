@@ -74,6 +74,7 @@ def test_a_comparison_reports_rates_and_their_ratio(settings: Settings) -> None:
     assert len(told) == 2
 
 
+@pytest.mark.slow
 def test_latency_counts_every_request_from_when_it_was_due(settings: Settings) -> None:
     options = Options(rounds=1)
     report = latency.compare(settings, options, rate=100, seconds=2, tell=lambda line: None)

@@ -81,6 +81,7 @@ def test_inference(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "small, msgpack, features by vector, 1,000 requests, 1 rounds" in measured.met()
 
 
+@pytest.mark.slow
 def test_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "TARGET_RATIO", 0.0)
     measured = Measured(monkeypatch, latency, "latency", "--rate", "40", "--seconds", "1", *ONE_ROUND)

@@ -142,6 +142,7 @@ def test_the_readme_can_be_followed(reader: Reader) -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_the_guides_can_be_followed(reader: Reader) -> None:
     """First the models, then a producer, then who runs an experiment, then an analyst, then whoever is on call."""
     subprocess.run(["millrace", "up", "--detach"], env=reader._environment, capture_output=True, timeout=120, check=True)

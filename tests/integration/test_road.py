@@ -70,6 +70,7 @@ def test_killed_at_random_many_times(broker: Broker, clickhouse: ClickHouse, tmp
         road.holds()
 
 
+@pytest.mark.slow
 def test_slots_change_hands_under_load(broker: Broker, clickhouse: ClickHouse, tmp_path: Path) -> None:
     """A zombie beside its successor; a second slot that comes and goes; new versions under way; all asked to end, and begun again."""
     road = Road(broker, clickhouse, tmp_path, inference_session_seconds=3.0, commit_patience_seconds=30.0)

@@ -101,6 +101,7 @@ def held_at_cap(road: Road, inference: WorkerProcess) -> None:
     assert len(letters(road.settings)) == CAP * PARTITIONS
 
 
+@pytest.mark.slow
 def test_a_topic_made_anew_stops_both_workers_until_the_commands_that_they_name_are_run(
     broker: Broker, clickhouse: ClickHouse, tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_broker_restart(broker: Broker, tmp_path: Path, bench: Bench) -> None:
     assert goes_on(broker, tmp_path, bench, restarted, "", **OUTLIVES).failures == []
 
 
+@pytest.mark.slow
 def test_broker_frozen_longer_than_a_commit_is_waited_for(broker: Broker, tmp_path: Path) -> None:
     assert goes_on(broker, tmp_path, ECHO, frozen(8.0), COMMIT, **OUTLIVES).failures == []
 

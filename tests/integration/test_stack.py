@@ -210,6 +210,7 @@ def test_two_stacks_side_by_side_and_what_is_refused(stack: Millrace, tmp_path: 
     assert [row["state"] for row in stack.status()["processes"]] == ["ready", "ready"]
 
 
+@pytest.mark.slow
 def test_after_a_crash_of_up_the_next_one_cleans(millrace: Millrace) -> None:
     millrace.up()
     stack = stack_file.read(millrace.data)
