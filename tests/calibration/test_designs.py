@@ -19,7 +19,6 @@ from millrace.streams.stats.interval import fixed
 from millrace.streams.stats.multiple import benjamini_hochberg, interval_level
 from millrace.streams.stats.power import Baseline, Design, SampleSize, detectable, power, sample_size
 from millrace.streams.stats.quantile import Levels, QuantileArm, outer, quantile_difference
-from millrace.streams.stats.ranks import RankTest, mann_whitney
 from millrace.streams.stats.sequence import always_valid
 from millrace.streams.stats.stratify import Stratum, post_stratified
 from millrace.streams.stats.summary import Summary
@@ -155,13 +154,6 @@ def test_the_interval_of_cohens_d_covers() -> None:
     assert all(isinstance(size, EffectSize) for size in given)
     intervals = np.array([size.interval for size in given if isinstance(size, EffectSize)])
     assert np.mean((intervals[:, 0] > 0.6) | (intervals[:, 1] < 0.6)) == pytest.approx(0.05, abs=ERROR)
-
-
-def test_ranks_reject_at_alpha_where_nothing_differs_though_most_are_tied() -> None:
-    rng = np.random.default_rng(6)
-    control, treatment = (np.apply_along_axis(np.bincount, 1, rng.binomial(4, 0.3, (RUNS, n)), minlength=5) for n in (120, 80))
-    given = [mann_whitney(c, t) for c, t in zip(control, treatment, strict=True)]
-    assert np.mean([test.p_value <= 0.05 for test in given if isinstance(test, RankTest)]) == pytest.approx(0.05, abs=ERROR)
 
 
 def test_intervals_of_what_benjamini_hochberg_finds_miss_in_alpha_at_most() -> None:

@@ -1,4 +1,4 @@
-"""Do tests of counts, ranks and many hypotheses agree with scipy, and refuse what they cannot judge?"""
+"""Do tests of counts and many hypotheses agree with scipy, and refuse what they cannot judge?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from millrace.streams.stats.contingency import Contingency, chi_square
 from millrace.streams.stats.effect import Difference, Effect
 from millrace.streams.stats.multiple import benjamini_hochberg, bonferroni, corrected, holm, interval_level
 from millrace.streams.stats.quantile import Levels, QuantileArm, outer, quantile_difference
-from millrace.streams.stats.ranks import RankTest, mann_whitney
 from millrace.streams.stats.sample_ratio import SampleRatio, pearson, unintended
 from millrace.streams.stats.summary import Summary
 
@@ -24,39 +23,6 @@ P_VALUES = [0.001, 0.01, 0.02, 0.03, 0.04, 0.3, 0.6, 0.9]
 def reason(given: object) -> str:
     assert isinstance(given, CannotTell), given
     return given.reason
-
-
-def test_ranks_are_what_scipy_computes_ties_and_all() -> None:
-    rng = np.random.default_rng(1)
-    control, treatment = rng.poisson(2.0, 500), rng.poisson(2.2, 300)
-    ours = mann_whitney(np.bincount(control, minlength=20), np.bincount(treatment, minlength=20))
-    theirs = stats.mannwhitneyu(treatment, control, method="asymptotic")
-    assert isinstance(ours, RankTest)
-    assert ours.u == theirs.statistic
-    assert ours.p_value == pytest.approx(theirs.pvalue, rel=1e-10)
-    assert ours.share == pytest.approx(float(np.mean((treatment > control[:, None]) + 0.5 * (treatment == control[:, None]))))
-
-
-def test_swapped_arms_negate_the_rank_statistic() -> None:
-    there, back = mann_whitney([5, 3, 1], [2, 3, 6]), mann_whitney([2, 3, 6], [5, 3, 1])
-    assert isinstance(there, RankTest)
-    assert isinstance(back, RankTest)
-    assert there.z == -back.z > 0.0
-    assert there.share == pytest.approx(1.0 - back.share)
-    assert there.p_value == back.p_value
-
-
-def test_ranks_of_alike_arms_are_no_evidence() -> None:
-    told = mann_whitney([3, 3, 3], [3, 3, 3])
-    assert isinstance(told, RankTest)
-    assert (told.z, told.p_value) == (0.0, 1.0)
-
-
-def test_ranks_without_order_are_refused() -> None:
-    assert "same value" in reason(mann_whitney([0, 5], [0, 7]))
-    assert "no units" in reason(mann_whitney([0, 0], [0, 7]))
-    with pytest.raises(ValueError, match="same values"):
-        mann_whitney([1, 2], [1, 2, 3])
 
 
 def test_a_table_is_what_scipy_computes_without_its_empty_rows() -> None:

@@ -71,8 +71,7 @@ class Derivation:
     """Which variant a version of a plan gives, derived again from the hash alone."""
 
     def __init__(self, plan: Plan) -> None:
-        usable = bool(plan.spans) or sum(variant.weight for variant in plan.variants) > 0
-        spans = of_plan(plan) if usable else ()
+        spans = of_plan(plan)
         self._lows, self._names = [span.low for span in spans], [span.variant for span in spans]
         self._highs = [span.high for span in spans]
         self._variants = [variant.name for variant in plan.variants]

@@ -10,7 +10,7 @@ from millrace.infra.clickhouse.client import Client
 from millrace.infra.clickhouse.experiments import report_answers as ask
 from millrace.infra.clickhouse.experiments.as_of import Ends
 from millrace.infra.clickhouse.experiments.moments import Variation
-from millrace.infra.clickhouse.experiments.report_answers import DayExposures, Quantiles, RankTest, Seen, UnitValue
+from millrace.infra.clickhouse.experiments.report_answers import Quantiles, RankTest, Seen, UnitValue
 from millrace.schemas.evidence import CannotTell, Kind, Moments
 from millrace.schemas.experiment import Analysis
 from millrace.schemas.metric import Aggregation, Metric, Source
@@ -134,30 +134,6 @@ def test_ages_are_days_since_the_exposure_that_were_seen_to_their_end(client: Cl
         (1, "a"): Moments.of(100) + Moments.of(100),
         (2, "a"): Moments.of(1_000),
     }
-
-
-def test_exposures_are_counted_by_day_in_utc(client: Client) -> None:
-    s = Scenario(client, plan(metric()))
-    midnight = DAY_US // 2
-    s.meets("u1", "a", midnight - 1)
-    s.meets("u2", "b", midnight)
-    s.meets("u3", "b", midnight)
-    s.meets("u3", "a", midnight + 1)
-    start = NOON_US - DAY_US // 2
-    assert ask.exposures_by_day(client, s.as_of()) == [DayExposures(start, "a", 1, 0), DayExposures(start + DAY_US, "b", 2, 1)]
-
-
-def test_outcomes_that_do_not_count_are_told_with_the_rule_that_leaves_them_out(client: Client) -> None:
-    s = Scenario(client, plan(metric()))
-    s.meets("u1", appended=600 * SECOND_US)
-    s.happens("u1", 1.0, 1, appended=-1_000)
-    s.happens("u1", 1.0, 2, id="x")
-    s.happens("u1", 1.0, 3, id="x")
-    s.happens("u1", 1.0, -1)
-    s.happens("u1", 1.0, 3_600 * SECOND_US)
-    s.happens("u1", 1.0, 4, appended=700 * SECOND_US)
-    assert ask.losses(client, s.as_of()) == {"a": {"forgotten": 1, "counted": 1, "duplicates": 1, "before": 1, "after": 1, "late": 1}}
-    assert ask.losses(client, Scenario(client, plan()).as_of()) == {}
 
 
 def test_the_time_that_records_span(client: Client) -> None:

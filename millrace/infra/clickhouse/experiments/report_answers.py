@@ -44,15 +44,6 @@ class Quantiles(Struct, frozen=True):
     values: tuple[float, ...]
 
 
-class DayExposures(Struct, frozen=True):
-    """Units that met a variant first on a day (microseconds of its start, UTC), and how many of them met another one too."""
-
-    day_us: int
-    variant: str
-    exposed: int
-    multiple: int
-
-
 class Seen(Struct, frozen=True):
     """The first and the newest exposure, and up to when outcomes of all partitions are there; None where there is none."""
 
@@ -105,21 +96,6 @@ def cumulative(client: Client, as_of: AsOf, metric: Metric, ends_us: Sequence[in
 def ages(client: Client, as_of: AsOf, metric: Metric, seen_us: int) -> dict[tuple[int, str], Moments]:
     """Moments by age in days since exposure and variant."""
     return _keyed(client, reports.ages_sql(as_of, metric, seen_us))
-
-
-def exposures_by_day(client: Client, as_of: AsOf) -> list[DayExposures]:
-    """Exposures by day and variant, in order."""
-    return [DayExposures(*row) for row in client.rows(reports.exposures_by_day_sql(as_of))]
-
-
-def losses(client: Client, as_of: AsOf) -> dict[str, dict[str, int]]:
-    """By variant, outcome records of exposed units by the rule that leaves them out, or ``counted``."""
-    if not as_of.folded:
-        return {}
-    found: dict[str, dict[str, int]] = {}
-    for variant, counter, number in client.rows(reports.losses_sql(as_of)):
-        found.setdefault(variant, {})[counter] = number
-    return found
 
 
 def seen(client: Client, as_of: AsOf) -> Seen:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from millrace.infra.clickhouse.experiments.arms import longest_windows
 from millrace.infra.clickhouse.experiments.as_of import DAY_US, AsOf, microseconds
 from millrace.infra.clickhouse.experiments.events import events, part_values
 from millrace.infra.clickhouse.experiments.moments import sums, units
-from millrace.infra.clickhouse.experiments.pieces import GRACE_MS, SAME, exposures, joined, marked_outcomes, outcome_names
+from millrace.infra.clickhouse.experiments.pieces import exposures, joined, marked_outcomes, outcome_names
 from millrace.schemas.metric import Metric
 from millrace.schemas.tables import quoted
 
@@ -98,15 +97,6 @@ def ages_sql(as_of: AsOf, metric: Metric, seen_us: int) -> str:
     )
 
 
-def exposures_by_day_sql(as_of: AsOf) -> str:
-    """Rows of day (microseconds of its start, UTC), variant, units that met it first on that day, and how many of those met another too."""
-    return (
-        f"WITH\n{exposures(as_of)}\n"
-        f"SELECT exposed_us - positiveModulo(exposed_us, {DAY_US}) AS day, variant, count() AS exposed, countIf(multiple) AS multiple\n"
-        "FROM exposures\nGROUP BY day, variant\nORDER BY day, variant"
-    )
-
-
 def span_sql(as_of: AsOf) -> str:
     """One row: the first exposure, the newest one, and the time up to which the outcomes of every partition are there.
 
@@ -120,30 +110,6 @@ SELECT (SELECT (count(), min(exposed_us), max(exposed_us)) FROM exposures) AS ex
         WHERE {as_of.outcomes()}
         GROUP BY _partition
     )) AS seen"""
-
-
-def losses_sql(as_of: AsOf) -> str:
-    """Rows of variant, counter and number: outcome records of exposed units that no metric counts, by the first rule that leaves each out.
-
-    ``duplicates``, ``late``, ``before`` (of before the exposure), ``after`` (after every window), ``forgotten`` (appended more than the
-    grace before the exposure), and ``counted``.
-    """
-    names = outcome_names(as_of.folded)
-    windows = longest_windows(as_of.folded)
-    listed = ", ".join(map(quoted, windows)), ", ".join(map(str, windows.values()))
-    return f"""WITH
-{exposures(as_of)},
-{marked_outcomes(as_of, names)}
-SELECT e.variant AS variant, multiIf(
-        o.time_us < e.exposed_us, 'before',
-        o.time_us >= e.exposed_us + transform(o.outcome, [{listed[0]}], [{listed[1]}], 0), 'after',
-        o.append_ms < e.exposed_append_ms - {GRACE_MS}, 'forgotten',
-        o.duplicate, 'duplicates',
-        o.late, 'late', 'counted') AS counter, count() AS number
-FROM outcomes AS o
-INNER JOIN exposures AS e ON {SAME}
-GROUP BY variant, counter
-ORDER BY variant, counter"""
 
 
 def _joined(as_of: AsOf, metric: Metric) -> str:
